@@ -1,0 +1,118 @@
+/* zmap.c - the leaves of the size map, and the walks over all of them.
+ *
+ * Invariant: a level, once in place, stays for the life of the process, so a pointer to a byte is
+ * good for ever. */
+#include "zmap.h"
+#include "zport.h"
+
+_Static_assert(sizeof(zmap_byte) == 1, "a map byte is a byte");
+
+/* What *slot points to; if that is nothing, `size` zeroed bytes from the system. Two threads may
+ * race: the loser gives its pages back. */
+static void *reach_level(void *_Atomic *slot, size_t size)
+{
+    void *level = atomic_load_explicit(slot, memory_order_acquire);
+    if (level)
+        return level;
+    void *fresh = zport_map(size);
+    if (!fresh)
+        return NULL;
+    if (atomic_compare_exchange_strong_explicit(slot, &level, fresh, memory_order_acq_rel,
+                                                memory_order_acquire))
+        return fresh;
+    zport_unmap(fresh, size);
+    return level;
+}
+
+zmap_byte *zmap_reach(zmap *m, const void *p)
+{
+    const uint64_t address = (uint64_t)(uintptr_t)p;
+    const uint64_t root = address >> (ZMAP_LEAF_BITS + ZMAP_MID_BITS);
+    if (root >> ZMAP_ROOT_BITS)
+        return NULL;
+    struct zmap_mid *mid = reach_level((void *_Atomic *)&m->mid[root], sizeof(struct zmap_mid));
+    if (!mid)
+        return NULL;
+    const size_t at = (size_t)(address >> ZMAP_LEAF_BITS) & ((1 << ZMAP_MID_BITS) - 1);
+    if (!reach_level((void *_Atomic *)&mid->leaf[at], sizeof(struct zmap_leaf)))
+        return NULL;
+    return zmap_find(m, p);
+}
+
+/* ---- walking ----------------------------------------------------------------------------- */
+
+/* The place of the next byte that is not 0 from `at` on, or the end. A word at a time: most of a map
+ * is empty. */
+static size_t next_set(const struct zmap_leaf *leaf, size_t at)
+{
+    const unsigned char *byte = (const unsigned char *)leaf->byte;
+    while (at < ZMAP_LEAF_BYTES) {
+        uint64_t word;
+        memcpy(&word, byte + at, sizeof word); /* the padding keeps the last read inside */
+        if (word == 0) {
+            at += sizeof word;
+            continue;
+        }
+        while (byte[at] == 0)
+            at++;
+        break;
+    }
+    return at < ZMAP_LEAF_BYTES ? at : ZMAP_LEAF_BYTES;
+}
+
+static void each_leaf(const zmap *m, void (*f)(struct zmap_leaf *leaf, void *ud), void *ud)
+{
+    for (size_t i = 0; i < (size_t)1 << ZMAP_ROOT_BITS; i++) {
+        struct zmap_mid *mid = atomic_load_explicit(&m->mid[i], memory_order_acquire);
+        for (size_t j = 0; mid && j < (size_t)1 << ZMAP_MID_BITS; j++) {
+            struct zmap_leaf *leaf = atomic_load_explicit(&mid->leaf[j], memory_order_acquire);
+            if (leaf)
+                f(leaf, ud);
+        }
+    }
+}
+
+/* How many map bytes the entry with this code takes. */
+static size_t entry_length(unsigned code)
+{
+    return code >= ZMAP_SPAN ? 1 + sizeof(uint64_t) : 1;
+}
+
+static void sum_leaf(struct zmap_leaf *leaf, void *ud)
+{
+    struct zmap_figures *sum = ud;
+    sum->leaves++;
+    for (size_t at = 0; (at = next_set(leaf, at)) < ZMAP_LEAF_BYTES;) {
+        const unsigned code = zmap_code(&leaf->byte[at]);
+        const size_t size = zmap_size(&leaf->byte[at], code);
+        if (code == ZMAP_SPAN)
+            sum->spans += size;
+        else if (code != ZMAP_TAG) {
+            sum->bytes += size;
+            sum->blocks++;
+        }
+        at += entry_length(code);
+    }
+}
+
+void zmap_sum(const zmap *m, struct zmap_figures *out)
+{
+    *out = (struct zmap_figures){0, 0, 0, 0};
+    each_leaf(m, sum_leaf, out);
+}
+
+static void forget_leaf(struct zmap_leaf *leaf, void *ud)
+{
+    (void)ud;
+    for (size_t at = 0; (at = next_set(leaf, at)) < ZMAP_LEAF_BYTES;) {
+        const unsigned code = zmap_code(&leaf->byte[at]);
+        if (code != ZMAP_TAG && code != ZMAP_SPAN)
+            zmap_clear(&leaf->byte[at], code);
+        at += entry_length(code);
+    }
+}
+
+void zmap_forget(zmap *m)
+{
+    each_leaf(m, forget_leaf, NULL);
+}

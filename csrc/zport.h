@@ -1,0 +1,136 @@
+/* zport.h - everything that differs between platforms: the allocator underneath, pages, locks,
+ * fork, the figures that the system keeps, and the symbols of the loaded objects.
+ *
+ * Internal to the core. Linux is measured; the macOS, FreeBSD and Windows branches are written
+ * from their documentation and UNTESTED. No other file of the core has a platform #ifdef. */
+#ifndef ZPORT_H
+#define ZPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+/* ---- the allocator underneath, chosen at build time -------------------------------------- */
+
+#if defined(ZMALLOC_USE_JEMALLOC)
+#define JEMALLOC_NO_DEMANGLE /* keep its je_ names, which stand for whatever this build calls them */
+#include <jemalloc/jemalloc.h>
+#define ZPORT_BACKEND "jemalloc"
+#define zport_malloc je_malloc
+#define zport_calloc je_calloc
+#define zport_realloc je_realloc
+#define zport_free je_free
+#define ZPORT_RAW_SIZE(p) je_malloc_usable_size(p)
+#elif defined(ZMALLOC_USE_MIMALLOC)
+#include <mimalloc.h>
+#define ZPORT_BACKEND "mimalloc"
+#define zport_malloc mi_malloc
+#define zport_calloc mi_calloc
+#define zport_realloc mi_realloc
+#define zport_free mi_free
+#define ZPORT_RAW_SIZE(p) mi_usable_size(p)
+#else
+#define ZPORT_BACKEND "libc"
+#define zport_malloc malloc
+#define zport_calloc calloc
+#define zport_realloc realloc
+#define zport_free free
+#if defined(__GLIBC__) || defined(__linux__)
+#include <malloc.h>
+#define ZPORT_RAW_SIZE(p) malloc_usable_size(p)
+#elif defined(__APPLE__)
+#include <malloc/malloc.h>
+#define ZPORT_RAW_SIZE(p) malloc_size(p)
+#elif defined(__FreeBSD__)
+#include <malloc_np.h>
+#define ZPORT_RAW_SIZE(p) malloc_usable_size(p)
+#elif defined(_WIN32)
+#include <malloc.h>
+#define ZPORT_RAW_SIZE(p) _msize(p)
+#endif
+#endif
+
+/* HAVE_MALLOC_SIZE: the allocator can tell a block's usable size. NO_MALLOC_USABLE_SIZE forces
+ * the prefix, so that both modes can be tested wherever the first exists. */
+#if defined(ZPORT_RAW_SIZE) && !defined(NO_MALLOC_USABLE_SIZE)
+#define HAVE_MALLOC_SIZE 1
+#define zport_usable_size(p) ZPORT_RAW_SIZE(p)
+#endif
+
+/* ---- pages ------------------------------------------------------------------------------- */
+
+/* n bytes of zeroed memory straight from the system, touched pages only are paid for; NULL on
+ * failure. Never through malloc, so it may be called inside an allocator. */
+void *zport_map(size_t n);
+void zport_unmap(void *p, size_t n);
+
+/* ---- locks, fork ------------------------------------------------------------------------- */
+
+#if defined(_WIN32)
+typedef struct { void *srw; } zport_mutex; /* an SRWLOCK, which is one pointer */
+#define ZPORT_MUTEX_INIT {0}
+#else
+#include <pthread.h>
+typedef pthread_mutex_t zport_mutex;
+#define ZPORT_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
+#endif
+void zport_lock(zport_mutex *m);
+void zport_unlock(zport_mutex *m);
+
+/* The three handlers run around each fork() of this process, as pthread_atfork's do. */
+void zport_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
+
+/* ---- what the system says, in bytes; 0 where it does not tell ------------------------------ */
+
+size_t zport_rss(void);
+size_t zport_memory_size(void);
+/* The same, with `root` put before "/proc" and "/sys": for tests with a made-up tree. */
+size_t zport_memory_size_at(const char *root);
+size_t zport_smaps_field(const char *field, long pid);
+
+/* ---- loaded objects ---------------------------------------------------------------------- */
+
+/* Calls visit(address, ud) for each loaded object that exports the data symbol `name`, in load
+ * order, until one call returns true. Takes no lock of ours while it calls. */
+void zport_each_symbol(const char *name, bool (*visit)(void *address, void *ud), void *ud);
+/* Keeps the object that holds this address mapped until the process ends. */
+void zport_pin(const void *address);
+/* The file of the object that holds this address, or NULL. */
+const char *zport_object_name(const void *address);
+
+/* Runs before main() and before the library's dlopen() returns. */
+#if defined(__GNUC__)
+#define ZPORT_CONSTRUCTOR(f) static void __attribute__((constructor(101))) f(void)
+#define ZPORT_HIDDEN __attribute__((visibility("hidden")))
+#define ZPORT_NOINLINE __attribute__((noinline, cold))
+#define zport_likely(x) __builtin_expect(!!(x), 1)
+#define zport_unlikely(x) __builtin_expect(!!(x), 0)
+#else
+#define ZPORT_HIDDEN
+#define ZPORT_NOINLINE
+#define zport_likely(x) (x)
+#define zport_unlikely(x) (x)
+#endif
+
+/* ---- sizes ------------------------------------------------------------------------------- */
+
+/* *sum = a + b, or false and nothing written when it does not fit. */
+static inline bool zport_add(size_t a, size_t b, size_t *sum)
+{
+    if (a > SIZE_MAX - b)
+        return false;
+    *sum = a + b;
+    return true;
+}
+
+/* *product = a * b, or false and nothing written when it does not fit. */
+static inline bool zport_mul(size_t a, size_t b, size_t *product)
+{
+    if (b != 0 && a > SIZE_MAX / b)
+        return false;
+    *product = a * b;
+    return true;
+}
+
+#endif
