@@ -236,6 +236,21 @@ void zaccount_uncharge_slow(zaccount *a, size_t before, size_t now, size_t n)
         zaccount_uncharge(a->parent, n);
 }
 
+bool zaccount_take_beyond(zaccount *a, size_t n, size_t room)
+{
+    size_t used = GET(a->used), most;
+    assert(!a->parent);
+    do {
+        if (!zport_add(GET(a->hard), room, &most))
+            most = SIZE_MAX;
+        if (n > most || used > most - n) {
+            note_refusal(a, n);
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak(&a->used, &used, used + n));
+    return true;
+}
+
 bool zaccount_charge(zaccount *a, size_t n)
 {
     return is_own(a) ? zaccount_take(a, n) : a->core->charge(a, n);

@@ -118,6 +118,10 @@ bool zaccount_charge_slow(zaccount *a, size_t n);
 bool zaccount_charge_parents(zaccount *a, size_t n);
 void zaccount_uncharge_slow(zaccount *a, size_t before, size_t now, size_t n);
 
+/* Takes n bytes as long as use ends at most `room` above the hard limit. For whoever has to say that
+ * the limit was hit. An account without a parent. */
+bool zaccount_take_beyond(zaccount *a, size_t n, size_t room);
+
 /* The fast paths, for accounts of this copy: inline in the hooks. */
 static inline bool zaccount_take(zaccount *a, size_t n)
 {

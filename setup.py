@@ -1,0 +1,71 @@
+"""Declares the extension module; all metadata is in pyproject.toml.
+
+ZMALLOC_BUILD picks a special build: "debug" (-O0 and assertions), "sanitize" (address and
+undefined behaviour), "coverage".
+"""
+
+import os
+import sys
+
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
+
+BUILDS = {
+    "": ["-O2", "-DNDEBUG"],
+    "debug": ["-O0", "-UNDEBUG"],
+    "sanitize": ["-O1", "-UNDEBUG", "-fsanitize=address,undefined", "-fno-sanitize-recover"],
+    "coverage": ["-O0", "-UNDEBUG", "--coverage"],
+}
+
+build = os.environ.get("ZMALLOC_BUILD", "")
+if build not in BUILDS:
+    sys.exit(f"ZMALLOC_BUILD={build!r} is not known: one of {', '.join(filter(None, BUILDS))}")
+
+# What other extension modules need: installed as zmalloc/include.
+HEADERS = ["csrc/zaccount.h", "csrc/zapi.h", "zmalloc_py/_core/zmalloc_capi.h"]
+
+
+class BuildWithHeaders(build_py):
+    def run(self):
+        super().run()
+        folder = Path(self.build_lib, "zmalloc", "include")
+        self.mkpath(str(folder))
+        for header in HEADERS:
+            self.copy_file(header, str(folder / Path(header).name))
+
+
+CORE = ["zmalloc", "zaccount", "zcore", "zmap", "zport", "zsize"]
+FRONT = ["module", "hooks", "threads", "scopes", "sizes", "where", "runner"]
+
+if sys.platform == "win32":
+    flags, links = ["/std:c11", "/experimental:c11atomics"], ["psapi.lib"]
+else:
+    flags = ["-std=c11", "-g", "-fvisibility=hidden", "-Wall", "-Wextra", *BUILDS[build]]
+    links = [flag for flag in BUILDS[build] if flag.startswith(("-fsanitize", "--cov"))]
+
+setup(
+    cmdclass={"build_py": BuildWithHeaders},
+    ext_modules=[
+        Extension(
+            "zmalloc._core",
+            sources=[f"csrc/{name}.c" for name in CORE]
+            + [f"zmalloc_py/_core/{name}.c" for name in FRONT],
+            depends=[
+                "csrc/zaccount.h",
+                "csrc/zapi.h",
+                "csrc/zcore.h",
+                "csrc/zmalloc.h",
+                "csrc/zmap.h",
+                "csrc/zport.h",
+                "csrc/zsize.h",
+                *(f"zmalloc_py/_core/{name}.h" for name in FRONT if name != "module"),
+                "zmalloc_py/_core/zmalloc_capi.h",
+            ],
+            include_dirs=["csrc", "zmalloc_py/_core"],
+            extra_compile_args=flags,
+            extra_link_args=links,
+        )
+    ]
+)

@@ -1,0 +1,56 @@
+"""Exact memory accounting and memory caps for Python.
+
+Importing this package puts hooks into CPython's allocators; from then on every byte that Python takes
+is counted::
+
+    import zmalloc
+
+    zmalloc.used()                      # bytes that Python holds now
+    with zmalloc.limit("64 MiB"):       # what would pass it is a MemoryError
+        run_something()
+    print(zmalloc.stats())
+
+Import it first: what was allocated before is not counted. ``ZMALLOC_NO_INSTALL=1`` leaves the hooks
+out until :func:`install` is called; ``ZMALLOC_LIMIT="64 MiB"`` caps the process for good.
+"""
+
+from zmalloc._core import (
+    _C_API,
+    Limit,
+    install,
+    is_installed,
+    limit,
+    peak,
+    reset_peak,
+    rss,
+    total,
+    used,
+)
+from zmalloc._figures import Audit, Domain, Refusal, Stats, audit, stats
+from zmalloc._version import __version__
+
+__all__ = [
+    "_C_API",
+    "Audit",
+    "Domain",
+    "Limit",
+    "Refusal",
+    "Stats",
+    "__version__",
+    "audit",
+    "get_include",
+    "install",
+    "is_installed",
+    "limit",
+    "peak",
+    "reset_peak",
+    "rss",
+    "stats",
+    "total",
+    "used",
+]
+
+
+def get_include() -> str:
+    """The folder with ``zmalloc_capi.h``, for extension modules that use ``zmalloc._C_API``."""
+    return __path__[0] + "/include"

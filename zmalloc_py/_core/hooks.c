@@ -1,0 +1,730 @@
+/* hooks.c - the hooks in RAW, MEM, OBJ and the arena allocator.
+ *
+ * Invariants:
+ *  - A block is counted once. MEM and OBJ call RAW for what is large, and debug allocators shift the
+ *    pointer in between; so while a hook waits for the allocator beneath (thread.state & LEVEL),
+ *    further malloc, calloc and realloc calls of that thread pass uncounted. free never does: it goes
+ *    by the mark in the map.
+ *  - A block is charged before the allocator is asked and given back if that fails; unmarked before it
+ *    is freed or may move, marked when it has its address.
+ *  - The hooks ignore ctx and are put in with the ctx that they found: a reader who sees half of a
+ *    change calls a valid function with the right ctx.
+ *  - No lock (but at a thread's first call and its end), no allocation, no call into Python.
+ *
+ * `held` counts what the system gives. pymalloc's large blocks are RAW calls inside a MEM or OBJ call:
+ * they are charged at the size that the outer call asked for, which is what the outer free will know. */
+#include "hooks.h"
+#include "where.h"
+
+#include <string.h>
+
+/* Every chunk that pymalloc asks for is of this size; a frame chunk can be, too. */
+#define ARENA_SIZE ((size_t)1 << 20)
+
+/* How far a debug allocator moves a pointer, at most. */
+enum { LARGEST_SHIFT = 64 };
+
+/* What a report may take beyond the limit. */
+static const size_t exempt_room = (size_t)8 << 20;
+
+zaccount python_account = ZACCOUNT_STATIC("Python");
+zaccount held_account = ZACCOUNT_STATIC("Python, held");
+
+/* All mutable state of this file but the accounts. The originals are written before the hooks that
+ * read them are put in. */
+static zmap map;
+static PyMemAllocatorEx original[3];
+static PyObjectArenaAllocator original_arena;
+static struct {
+    bool installed;
+    bool held_is_used;
+    void *chunk_caller; /* where frame chunks are asked for from */
+    size_t peak_before; /* the exemption */
+    _Atomic uint64_t refusals[DOMAINS];
+    _Atomic uint64_t untracked;
+    uint64_t reinstalled;
+    size_t lost;
+} hooks;
+
+/* ---- charging ---------------------------------------------------------------------------- */
+
+static bool is_capped(const zaccount *a)
+{
+    return atomic_load_explicit(&a->limit, memory_order_relaxed) != ZACCOUNT_UNLIMITED;
+}
+
+static ZPORT_NOINLINE bool take_exempt(zaccount *a, size_t n)
+{
+    return is_capped(a) ? zaccount_take_beyond(a, n, exempt_room) : zaccount_take(a, n);
+}
+
+static inline bool take(zaccount *a, const struct thread *t, size_t n)
+{
+    return zport_unlikely(t->state & EXEMPT) ? take_exempt(a, n) : zaccount_take(a, n);
+}
+
+static ZPORT_NOINLINE void *refuse(enum domain d, size_t n)
+{
+    atomic_fetch_add_explicit(&hooks.refusals[d], 1, memory_order_relaxed);
+    where_note(n);
+    return NULL;
+}
+
+/* RAW blocks and chunks count in both accounts. */
+static inline bool take_both(const struct thread *t, size_t n)
+{
+    if (zport_unlikely(!take(&python_account, t, n)))
+        return false;
+    if (zport_likely(take(&held_account, t, n)))
+        return true;
+    zaccount_give_back(&python_account, n);
+    return false;
+}
+
+static void give_back_both(size_t n)
+{
+    zaccount_give_back(&python_account, n);
+    zaccount_give_back(&held_account, n);
+}
+
+/* Which accounts a domain's blocks are charged to. d is a constant wherever this is inlined. */
+static inline bool take_for(enum domain d, const struct thread *t, size_t n)
+{
+    return d == RAW || d == STACK ? take_both(t, n) : take(&python_account, t, n);
+}
+
+static inline void give_back_for(enum domain d, size_t n)
+{
+    if (d == RAW || d == STACK)
+        give_back_both(n);
+    else
+        zaccount_give_back(&python_account, n);
+}
+
+static inline void drop_for(enum domain d, size_t n)
+{
+    zaccount_drop(&python_account, n);
+    if (d == RAW || d == STACK)
+        zaccount_drop(&held_account, n);
+}
+
+/* ---- marks ------------------------------------------------------------------------------- */
+
+/* A block was freed behind our back, while the hooks were out or by an allocator that CPython swaps in
+ * for a moment, and its address is in use again. */
+static void bury(struct thread *t, enum domain d, zmap_byte *at, unsigned code)
+{
+    const size_t size = zmap_size(at, code);
+    zmap_clear(at, code);
+    drop_for(d, size);
+    count_up(&t->count[d].used, -(int64_t)size);
+    count_up(&t->count[d].frees, 1);
+}
+
+/* Marks a block where the fast path could not. False: there is no map for its address. */
+static ZPORT_NOINLINE bool mark_slow(struct thread *t, enum domain d, const void *p, size_t n)
+{
+    zmap_byte *at = zmap_reach(&map, p);
+    if (!at)
+        return false;
+    const unsigned code = zmap_code(at);
+    if (code)
+        bury(t, d, at, code);
+    zmap_set(at, n);
+    return true;
+}
+
+static inline bool mark(struct thread *t, enum domain d, const void *p, size_t n)
+{
+    zmap_byte *at = zmap_find(&map, p);
+    if (zport_unlikely(!at || zmap_code(at)))
+        return mark_slow(t, d, p, n);
+    zmap_set(at, n);
+    return true;
+}
+
+/* ---- what a MEM or OBJ call takes from RAW -------------------------------------------------- */
+
+static bool is_behind(const void *p, const void *raw)
+{
+    return (uintptr_t)p - (uintptr_t)raw <= LARGEST_SHIFT;
+}
+
+/* RAW gave something while the call was on its way. If that is not the block itself, it is pymalloc's
+ * own (its list of arenas), or a tool's. */
+static ZPORT_NOINLINE void settle_raw(struct thread *t, const void *p)
+{
+    if (!p || !is_behind(p, t->raw))
+        zaccount_give_back(&held_account, t->size);
+    t->raw = NULL;
+}
+
+static inline void fall(struct thread *t, enum domain d, size_t size, size_t old)
+{
+    if (d != RAW) {
+        t->falls_through = true;
+        t->size = size;
+        t->old = old;
+    }
+    t->state++;
+}
+
+static inline void land(struct thread *t, enum domain d, const void *p)
+{
+    t->state--;
+    if (d != RAW) {
+        t->falls_through = false;
+        if (zport_unlikely(t->raw != NULL))
+            settle_raw(t, p);
+    }
+}
+
+/* ---- malloc, calloc ------------------------------------------------------------------------ */
+
+static inline void *ask(enum domain d, size_t count, size_t size, bool zeroed)
+{
+    const PyMemAllocatorEx *a = &original[d];
+    return zeroed ? a->calloc(a->ctx, count, size) : a->malloc(a->ctx, size);
+}
+
+/* The map had no room. Under a cap a block that nobody counts must not exist. */
+static ZPORT_NOINLINE void *leave_unmarked(enum domain d, void *p, size_t n)
+{
+    give_back_for(d, n);
+    if (is_capped(&python_account) || is_capped(&held_account)) {
+        original[d].free(original[d].ctx, p);
+        return refuse(d, n);
+    }
+    atomic_fetch_add_explicit(&hooks.untracked, 1, memory_order_relaxed);
+    return p;
+}
+
+static inline void *allocate_counted(struct thread *t, enum domain d, size_t count, size_t size,
+                                     bool zeroed)
+{
+    const size_t n = zeroed ? count * size : size;
+    if (zport_unlikely(!take_for(d, t, n)))
+        return refuse(d, n);
+    fall(t, d, n, 0);
+    void *p = ask(d, count, size, zeroed);
+    land(t, d, p);
+    if (zport_unlikely(!p)) {
+        give_back_for(d, n);
+        return NULL;
+    }
+    if (zport_unlikely(!mark(t, d, p, n)))
+        return leave_unmarked(d, p, n);
+    count_up(&t->count[d].used, (int64_t)n);
+    count_up(&t->count[d].allocations, 1);
+    return p;
+}
+
+/* RAW, asked by pymalloc in the middle of a MEM or OBJ call. */
+static void *allocate_for_outer(struct thread *t, size_t count, size_t size, bool zeroed)
+{
+    if (!t->falls_through || hooks.held_is_used)
+        return ask(RAW, count, size, zeroed);
+    if (!take(&held_account, t, t->size))
+        return refuse(RAW, t->size);
+    void *p = ask(RAW, count, size, zeroed);
+    if (!p || t->raw) /* the one before was not the block: see settle_raw() */
+        zaccount_give_back(&held_account, t->size);
+    if (p)
+        t->raw = p;
+    return p;
+}
+
+static bool is_probed(struct thread *t, enum domain d)
+{
+    t->seen |= 1u << d;
+    return t->state & PROBING;
+}
+
+static ZPORT_NOINLINE void *allocate_slow(enum domain d, size_t count, size_t size, bool zeroed)
+{
+    struct thread *t = &this_thread;
+    if (t->state & UNLISTED)
+        thread_join(t);
+    if (is_probed(t, d))
+        return ask(d, count, size, zeroed);
+    if (t->state & LEVEL)
+        return d == RAW ? allocate_for_outer(t, count, size, zeroed) : ask(d, count, size, zeroed);
+    void *p = allocate_counted(t, d, count, size, zeroed);
+    if (t->state & GONE)
+        thread_fold(t);
+    return p;
+}
+
+static inline void *allocate(enum domain d, size_t count, size_t size, bool zeroed)
+{
+    struct thread *t = &this_thread;
+    if (zport_unlikely(t->state))
+        return allocate_slow(d, count, size, zeroed);
+    return allocate_counted(t, d, count, size, zeroed);
+}
+
+/* ---- free -------------------------------------------------------------------------------- */
+
+static inline void pass_free(enum domain d, void *p)
+{
+    original[d].free(original[d].ctx, p);
+}
+
+/* Not marked: from before the hooks, or the RAW block behind one that MEM or OBJ just unmarked. */
+static ZPORT_NOINLINE void release_unmarked(struct thread *t, enum domain d, void *p)
+{
+    if (d == RAW && t->freeing && is_behind(t->freeing, p)) {
+        t->freeing = NULL;
+        zaccount_drop(&held_account, t->free_size);
+    }
+    pass_free(d, p);
+}
+
+static inline void release(enum domain d, void *p)
+{
+    struct thread *t = &this_thread;
+    zmap_byte *at = zmap_find(&map, p);
+    const unsigned code = zmap_code(at);
+    if (zport_unlikely(code == 0)) {
+        release_unmarked(t, d, p);
+        return;
+    }
+    if (zport_unlikely(t->state & UNLISTED))
+        thread_join(t);
+    const size_t n = zmap_size(at, code);
+    zmap_clear(at, code);
+    drop_for(d, n);
+    count_up(&t->count[d].used, -(int64_t)n);
+    count_up(&t->count[d].frees, 1);
+    if (d == RAW) {
+        pass_free(d, p);
+    } else {
+        void *outer = t->freeing;
+        t->freeing = hooks.held_is_used ? NULL : p;
+        t->free_size = n;
+        pass_free(d, p);
+        t->freeing = outer;
+    }
+    if (zport_unlikely(t->state & GONE))
+        thread_fold(t);
+}
+
+/* ---- realloc ----------------------------------------------------------------------------- */
+
+/* RAW, asked by pymalloc to resize the RAW block behind one of MEM or OBJ. */
+static void *resize_for_outer(struct thread *t, void *p, size_t n)
+{
+    const PyMemAllocatorEx *a = &original[RAW];
+    if (!t->falls_through || hooks.held_is_used)
+        return a->realloc(a->ctx, p, n);
+    const size_t more = t->size > t->old ? t->size - t->old : 0;
+    const size_t less = t->old > t->size ? t->old - t->size : 0;
+    if (!take(&held_account, t, more))
+        return refuse(RAW, t->size);
+    void *q = a->realloc(a->ctx, p, n);
+    if (q)
+        zaccount_drop(&held_account, less);
+    else
+        zaccount_give_back(&held_account, more);
+    return q;
+}
+
+static inline void *resize_counted(struct thread *t, enum domain d, void *p, zmap_byte *at,
+                                   unsigned code, size_t n)
+{
+    const size_t old = zmap_size(at, code); /* 0 for a block from before the hooks: adopted whole */
+    const size_t more = n > old ? n - old : 0;
+    if (zport_unlikely(more && !take_for(d, t, more)))
+        return refuse(d, n);
+    if (code)
+        zmap_clear(at, code);
+    fall(t, d, n, old);
+    void *q = original[d].realloc(original[d].ctx, p, n);
+    land(t, d, q);
+    if (zport_unlikely(!q)) {
+        if (code)
+            zmap_set(at, old);
+        if (more)
+            give_back_for(d, more);
+        return NULL;
+    }
+    if (zport_unlikely(!mark(t, d, q, n))) { /* it has moved: there is no way back */
+        give_back_for(d, old + more);
+        count_up(&t->count[d].used, -(int64_t)old);
+        count_up(&t->count[d].frees, code != 0);
+        atomic_fetch_add_explicit(&hooks.untracked, 1, memory_order_relaxed);
+        return q;
+    }
+    if (n < old)
+        drop_for(d, old - n);
+    count_up(&t->count[d].used, (int64_t)n - (int64_t)old);
+    count_up(&t->count[d].allocations, code == 0);
+    return q;
+}
+
+static ZPORT_NOINLINE void *resize_slow(enum domain d, void *p, size_t n)
+{
+    struct thread *t = &this_thread;
+    zmap_byte *at = zmap_find(&map, p);
+    const unsigned code = zmap_code(at);
+    if (t->state & UNLISTED)
+        thread_join(t);
+    if (is_probed(t, d) || ((t->state & LEVEL) && code == 0))
+        return d == RAW ? resize_for_outer(t, p, n)
+                        : original[d].realloc(original[d].ctx, p, n);
+    /* A marked block, even below another call: its mark has to move with it. */
+    const bool falls_through = t->falls_through;
+    const size_t size = t->size, old = t->old;
+    void *const raw = t->raw;
+    t->raw = NULL;
+    void *q = resize_counted(t, d, p, at, code, n);
+    t->falls_through = falls_through;
+    t->size = size;
+    t->old = old;
+    t->raw = raw;
+    if (t->state & GONE)
+        thread_fold(t);
+    return q;
+}
+
+static inline void *resize(enum domain d, void *p, size_t n)
+{
+    if (zport_unlikely(!p))
+        return allocate(d, 1, n, false);
+    struct thread *t = &this_thread;
+    if (zport_unlikely(t->state))
+        return resize_slow(d, p, n);
+    zmap_byte *at = zmap_find(&map, p);
+    return resize_counted(t, d, p, at, zmap_code(at), n);
+}
+
+/* ---- the functions that CPython calls ------------------------------------------------------- */
+
+#define HOOKS(name, domain)                                                                      \
+    static void *name##_malloc(void *ctx, size_t n)                                              \
+    {                                                                                            \
+        (void)ctx;                                                                               \
+        return allocate(domain, 1, n, false);                                                    \
+    }                                                                                            \
+    static void *name##_calloc(void *ctx, size_t count, size_t size)                             \
+    {                                                                                            \
+        (void)ctx;                                                                               \
+        size_t n;                                                                                \
+        return zport_mul(count, size, &n) ? allocate(domain, count, size, true) : NULL;          \
+    }                                                                                            \
+    static void *name##_realloc(void *ctx, void *p, size_t n)                                    \
+    {                                                                                            \
+        (void)ctx;                                                                               \
+        return resize(domain, p, n);                                                             \
+    }                                                                                            \
+    static void name##_free(void *ctx, void *p)                                                  \
+    {                                                                                            \
+        (void)ctx;                                                                               \
+        release(domain, p);                                                                      \
+    }
+
+HOOKS(raw, RAW)
+HOOKS(mem, MEM)
+HOOKS(obj, OBJ)
+
+static const PyMemAllocatorEx our[3] = {
+    {NULL, raw_malloc, raw_calloc, raw_realloc, raw_free},
+    {NULL, mem_malloc, mem_calloc, mem_realloc, mem_free},
+    {NULL, obj_malloc, obj_calloc, obj_realloc, obj_free},
+};
+
+static const PyMemAllocatorDomain py_domain[3] = {PYMEM_DOMAIN_RAW, PYMEM_DOMAIN_MEM,
+                                                  PYMEM_DOMAIN_OBJ};
+
+/* ---- arenas and frame chunks ---------------------------------------------------------------- */
+
+/* An arena is asked for inside a MEM or OBJ call, a chunk never is. Only if our OBJ hook has been thrown
+ * out do arenas come without a call around them; then the caller tells them apart. */
+static bool is_chunk(const struct thread *t, size_t n, void *caller)
+{
+    if (t->state & LEVEL)
+        return false;
+    if (n != ARENA_SIZE) {
+        hooks.chunk_caller = caller;
+        return true;
+    }
+    PyMemAllocatorEx top;
+    PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &top);
+    return top.malloc == obj_malloc || caller == hooks.chunk_caller;
+}
+
+static void *allocate_arena(struct thread *t, size_t n)
+{
+    if (!take(&held_account, t, n))
+        return refuse(RAW, n);
+    void *p = original_arena.alloc(original_arena.ctx, n);
+    zmap_byte *at = p ? zmap_reach(&map, p) : NULL;
+    if (at)
+        atomic_store_explicit(at, ZMAP_TAG, memory_order_release);
+    else
+        zaccount_give_back(&held_account, n);
+    return p;
+}
+
+static void *allocate_chunk(struct thread *t, size_t n)
+{
+    if (!take_both(t, n))
+        return refuse(STACK, n);
+    t->state++;
+    void *p = original_arena.alloc(original_arena.ctx, n);
+    t->state--;
+    zmap_byte *at = p ? zmap_reach(&map, p) : NULL;
+    if (!at) {
+        give_back_both(n);
+        return p;
+    }
+    zmap_set_long(at, n, ZMAP_SPAN);
+    count_up(&t->count[STACK].used, (int64_t)n);
+    count_up(&t->count[STACK].allocations, 1);
+    return p;
+}
+
+static void *arena_alloc(void *ctx, size_t n)
+{
+    (void)ctx;
+    struct thread *t = &this_thread;
+    if (t->state & UNLISTED)
+        thread_join(t);
+    return is_chunk(t, n, __builtin_return_address(0)) ? allocate_chunk(t, n)
+                                                       : allocate_arena(t, n);
+}
+
+static void arena_free(void *ctx, void *p, size_t n)
+{
+    (void)ctx;
+    struct thread *t = &this_thread;
+    zmap_byte *at = zmap_find(&map, p);
+    const unsigned code = zmap_code(at);
+    if (code == ZMAP_TAG) {
+        zmap_clear(at, code);
+        zaccount_drop(&held_account, n);
+    } else if (code == ZMAP_SPAN) {
+        const size_t size = zmap_size(at, code);
+        zmap_clear(at, code);
+        drop_for(STACK, size);
+        count_up(&t->count[STACK].used, -(int64_t)size);
+        count_up(&t->count[STACK].frees, 1);
+        if (t->state & GONE)
+            thread_fold(t);
+    }
+    original_arena.free(original_arena.ctx, p, n);
+}
+
+/* ---- probing and installing ----------------------------------------------------------------- */
+
+/* Which domains' hooks a small (or large) request in domain d reaches. */
+static unsigned probe(enum domain d, size_t n)
+{
+    struct thread *t = &this_thread;
+    if (t->state & UNLISTED)
+        thread_join(t);
+    t->state |= PROBING;
+    t->seen = 0;
+    void *p = d == RAW ? PyMem_RawMalloc(n) : d == MEM ? PyMem_Malloc(n) : PyObject_Malloc(n);
+    t->state &= ~(unsigned)PROBING;
+    if (d == RAW)
+        PyMem_RawFree(p);
+    else if (d == MEM)
+        PyMem_Free(p);
+    else
+        PyObject_Free(p);
+    return t->seen;
+}
+
+static bool is_reached(enum domain d)
+{
+    return probe(d, 1) & 1u << d;
+}
+
+bool hooks_are_installed(void)
+{
+    return hooks.installed && is_reached(RAW) && is_reached(MEM) && is_reached(OBJ);
+}
+
+bool hooks_were_installed(void)
+{
+    return hooks.installed;
+}
+
+bool hooks_held_is_used(void)
+{
+    return hooks.held_is_used;
+}
+
+static void wrap(enum domain d)
+{
+    PyMemAllocatorEx found, ours = our[d];
+    PyMem_GetAllocator(py_domain[d], &found);
+    if (memcmp(&original[d], &found, sizeof found) != 0)
+        original[d] = found;
+    ours.ctx = found.ctx;
+    PyMem_SetAllocator(py_domain[d], &ours);
+}
+
+static void wrap_arenas(void)
+{
+    PyObjectArenaAllocator found;
+    PyObject_GetArenaAllocator(&found);
+    if (found.alloc == arena_alloc)
+        return;
+    original_arena = found;
+    PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){found.ctx, arena_alloc, arena_free});
+}
+
+/* The hooks were out for a while: what the map says can no longer be trusted. Frame chunks were seen all
+ * the time, their hook is not one that others restore. Under a cap what was charged stays charged. */
+static void begin_anew(void)
+{
+    struct sums sum[DOMAINS];
+    threads_sum(sum);
+    zmap_forget(&map);
+    const int64_t blocks = sum[RAW].used + sum[MEM].used + sum[OBJ].used;
+    const size_t bytes = blocks > 0 ? (size_t)blocks : 0;
+    for (int d = RAW; d <= OBJ; d++)
+        threads_adjust(d, -sum[d].used);
+    if (is_capped(&python_account))
+        hooks.lost += bytes;
+    else
+        zaccount_drop(&python_account, bytes);
+    hooks.reinstalled++;
+}
+
+/* The size of what MEM and OBJ take from the system is known to RAW only if they ask RAW for it. */
+static void find_out_about_held(void)
+{
+    hooks.held_is_used = !(probe(OBJ, 4096) & 1u << RAW);
+}
+
+/* tracemalloc's stop() puts back what it found at its start, so it has to start after us. */
+static PyObject *stop_tracemalloc(void)
+{
+    PyObject *module = PyImport_ImportModule("_tracemalloc"), *limit = NULL;
+    PyObject *tracing = module ? PyObject_CallMethod(module, "is_tracing", NULL) : NULL;
+    if (tracing == Py_True) {
+        limit = PyObject_CallMethod(module, "get_traceback_limit", NULL);
+        PyObject *done = limit ? PyObject_CallMethod(module, "stop", NULL) : NULL;
+        if (!done)
+            Py_CLEAR(limit);
+        Py_XDECREF(done);
+    } else if (tracing) {
+        limit = Py_NewRef(Py_None);
+    }
+    Py_XDECREF(tracing);
+    Py_XDECREF(module);
+    return limit; /* None: it was not running; NULL: an exception is set */
+}
+
+static int restart_tracemalloc(PyObject *limit)
+{
+    PyObject *module = PyImport_ImportModule("_tracemalloc");
+    PyObject *done = module ? PyObject_CallMethod(module, "start", "O", limit) : NULL;
+    Py_XDECREF(done);
+    Py_XDECREF(module);
+    return done ? 0 : -1;
+}
+
+static int install(void)
+{
+    if (hooks_are_installed())
+        return 0;
+    PyObject *traced = stop_tracemalloc();
+    if (!traced)
+        return -1;
+    const bool again = hooks.installed;
+    for (enum domain d = RAW; d <= OBJ; d++) {
+        if (!hooks.installed || !is_reached(d)) /* tracemalloc's stop may have brought some back */
+            wrap(d);
+    }
+    wrap_arenas();
+    if (again)
+        begin_anew();
+    hooks.installed = true;
+    find_out_about_held();
+    const int failed = traced == Py_None ? 0 : restart_tracemalloc(traced);
+    Py_DECREF(traced);
+    return failed ? -1 : 1;
+}
+
+int hooks_install(void)
+{
+    static zport_mutex lock = ZPORT_MUTEX_INIT; /* interpreters with a GIL each may come at once */
+    Py_BEGIN_ALLOW_THREADS
+    zport_lock(&lock);
+    Py_END_ALLOW_THREADS
+    const int result = install();
+    zport_unlock(&lock);
+    return result;
+}
+
+/* ---- fork -------------------------------------------------------------------------------- */
+
+/* Other threads of the parent may have been between a charge and a mark. RAW is what may be called
+ * without the GIL, so that is whose it was. */
+static void recount(void)
+{
+    struct zmap_figures found;
+    struct sums sum[DOMAINS];
+    zmap_sum(&map, &found);
+    threads_sum(sum);
+    const int64_t blocks = sum[RAW].used + sum[MEM].used + sum[OBJ].used;
+    threads_adjust(RAW, (int64_t)found.bytes - blocks);
+    threads_adjust(STACK, (int64_t)found.spans - sum[STACK].used);
+    atomic_store(&python_account.used, found.bytes + found.spans + hooks.lost);
+}
+
+/* ---- figures ----------------------------------------------------------------------------- */
+
+void hooks_audit(struct audit *out)
+{
+    struct zmap_figures found;
+    out->counted = zaccount_used(&python_account) - hooks.lost;
+    zmap_sum(&map, &found);
+    out->used = found.bytes + found.spans;
+    out->stack = found.spans;
+    out->blocks = found.blocks;
+}
+
+void hooks_figures(struct hook_figures *out)
+{
+    threads_sum(out->domain);
+    for (int d = 0; d < DOMAINS; d++)
+        out->refusals[d] = atomic_load_explicit(&hooks.refusals[d], memory_order_relaxed);
+    out->untracked = atomic_load_explicit(&hooks.untracked, memory_order_relaxed);
+    out->reinstalled = hooks.reinstalled;
+    out->lost = hooks.lost;
+}
+
+/* ---- the exemption ------------------------------------------------------------------------- */
+
+void exempt_begin(void)
+{
+    struct thread *t = &this_thread;
+    if (t->state & UNLISTED)
+        thread_join(t);
+    hooks.peak_before = zaccount_peak(&python_account);
+    t->state |= EXEMPT;
+}
+
+void exempt_end(void)
+{
+    this_thread.state &= ~(unsigned)EXEMPT;
+    if (is_capped(&python_account))
+        atomic_store(&python_account.peak, hooks.peak_before);
+}
+
+/* ---- once --------------------------------------------------------------------------------- */
+
+void hooks_init(void)
+{
+    static bool done;
+    if (done)
+        return;
+    done = true;
+    zaccount_enlist(&python_account);
+    threads_init(recount);
+}

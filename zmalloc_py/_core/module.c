@@ -1,0 +1,387 @@
+/* module.c - the extension module zmalloc._core: thin functions around hooks.c and scopes.c.
+ *
+ * Importing it installs the hooks, so that what is counted begins as early as it can. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "hooks.h"
+#include "runner.h"
+#include "scopes.h"
+#include "sizes.h"
+#include "where.h"
+#include "zmalloc.h"
+#include "zmalloc_capi.h"
+#include "zsize.h"
+
+struct state {
+    struct scope_types types;
+};
+
+const struct scope_types *scope_types(PyObject *module)
+{
+    return &((struct state *)PyModule_GetState(module))->types;
+}
+
+/* ---- figures ------------------------------------------------------------------------------- */
+
+static PyObject *py_used(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyLong_FromSize_t(zaccount_used(&python_account));
+}
+
+static PyObject *py_total(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyLong_FromSize_t(zmalloc_total());
+}
+
+static PyObject *py_peak(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyLong_FromSize_t(zaccount_peak(&python_account));
+}
+
+static PyObject *py_reset_peak(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    zaccount_reset_peak(&python_account);
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_rss(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyLong_FromSize_t(zmalloc_get_rss());
+}
+
+static PyObject *py_audit(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    struct audit a;
+    hooks_audit(&a);
+    return Py_BuildValue("nnnn", (Py_ssize_t)a.used, (Py_ssize_t)a.counted, (Py_ssize_t)a.stack,
+                         (Py_ssize_t)a.blocks);
+}
+
+/* Sets name to value, which it takes over; false if either fails. */
+static bool put(PyObject *dict, const char *name, PyObject *value)
+{
+    const bool done = value && PyDict_SetItemString(dict, name, value) == 0;
+    Py_XDECREF(value);
+    return done;
+}
+
+static PyObject *limit_or_none(size_t n)
+{
+    return n == ZACCOUNT_UNLIMITED ? Py_NewRef(Py_None) : PyLong_FromSize_t(n);
+}
+
+static PyObject *domain_figures(const struct hook_figures *f, enum domain d)
+{
+    return Py_BuildValue("LLLK", (long long)f->domain[d].used, (long long)f->domain[d].allocations,
+                         (long long)f->domain[d].frees, (unsigned long long)f->refusals[d]);
+}
+
+static PyObject *core_name(void)
+{
+    const struct zcore *owner = zcore_owner();
+    if (owner == &zcore_self)
+        return PyUnicode_FromFormat("zmalloc %s", ZMALLOC_VERSION);
+    const char *object = zport_object_name(owner);
+    return PyUnicode_FromFormat("zmalloc %s in %s", owner->version, object ? object : "?");
+}
+
+/* All figures, read before the first of them becomes an object. */
+struct snapshot {
+    struct zaccount_figures python, held;
+    struct hook_figures hooks;
+    size_t total, rss, limit, held_limit;
+};
+
+static void take_snapshot(struct snapshot *s)
+{
+    zaccount_stats(&python_account, &s->python);
+    zaccount_stats(&held_account, &s->held);
+    hooks_figures(&s->hooks);
+    s->total = zmalloc_total();
+    s->rss = zmalloc_get_rss();
+    s->limit = scopes_in_force();
+    s->held_limit = scopes_held_in_force();
+    if (hooks_held_is_used())
+        s->held.used = s->python.used;
+}
+
+static bool put_figures(PyObject *dict, const struct snapshot *s)
+{
+    static const char *const names[DOMAINS] = {"raw", "mem", "obj", "stack"};
+    uint64_t refusals = 0;
+    int64_t allocations = 0, frees = 0;
+    for (int d = 0; d < DOMAINS; d++) {
+        allocations += s->hooks.domain[d].allocations;
+        frees += s->hooks.domain[d].frees;
+        refusals += s->hooks.refusals[d];
+        if (!put(dict, names[d], domain_figures(&s->hooks, (enum domain)d)))
+            return false;
+    }
+    const size_t hard = s->python.hard_limit;
+    const size_t reserve = hard == ZACCOUNT_UNLIMITED ? 0 : hard - s->python.limit;
+    return put(dict, "used", PyLong_FromSize_t(s->python.used)) &&
+           put(dict, "total", PyLong_FromSize_t(s->total)) &&
+           put(dict, "peak", PyLong_FromSize_t(s->python.peak)) &&
+           put(dict, "limit", limit_or_none(s->limit)) &&
+           put(dict, "hard_limit", limit_or_none(hard)) &&
+           put(dict, "reserve", PyLong_FromSize_t(reserve)) &&
+           put(dict, "limit_hit", PyBool_FromLong(s->python.limit_hit || s->held.limit_hit)) &&
+           put(dict, "allocations", PyLong_FromLongLong(allocations)) &&
+           put(dict, "frees", PyLong_FromLongLong(frees)) &&
+           put(dict, "refusals", PyLong_FromUnsignedLongLong(refusals)) &&
+           put(dict, "last_refused", where_last()) &&
+           put(dict, "untracked", PyLong_FromUnsignedLongLong(s->hooks.untracked)) &&
+           put(dict, "reinstalled", PyLong_FromUnsignedLongLong(s->hooks.reinstalled)) &&
+           put(dict, "held", PyLong_FromSize_t(s->held.used)) &&
+           put(dict, "held_limit", limit_or_none(s->held_limit)) &&
+           put(dict, "rss", PyLong_FromSize_t(s->rss)) && put(dict, "core", core_name());
+}
+
+static PyObject *py_figures(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    struct snapshot s;
+    take_snapshot(&s);
+    PyObject *dict = PyDict_New();
+    if (dict && put_figures(dict, &s))
+        return dict;
+    Py_XDECREF(dict);
+    return NULL;
+}
+
+/* ---- hooks --------------------------------------------------------------------------------- */
+
+static PyObject *py_is_installed(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return PyBool_FromLong(hooks_are_installed());
+}
+
+static PyObject *py_install(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    const int done = hooks_install();
+    return done < 0 ? NULL : PyBool_FromLong(done);
+}
+
+/* ---- sizes --------------------------------------------------------------------------------- */
+
+static PyObject *py_parse_size(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    size_t size;
+    if (nargs != 2 || !PyUnicode_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "_parse_size() takes a value and what it is called");
+        return NULL;
+    }
+    const char *what = PyUnicode_AsUTF8(args[1]);
+    if (!what || size_from_object(args[0], what, &size) < 0)
+        return NULL;
+    return PyLong_FromSize_t(size);
+}
+
+static PyObject *py_format_size(PyObject *module, PyObject *value)
+{
+    (void)module;
+    char text[ZSIZE_TEXT];
+    const size_t size = PyLong_AsSize_t(value);
+    if (PyErr_Occurred())
+        return NULL;
+    return PyUnicode_FromString(zsize_format(text, size));
+}
+
+/* ---- the capsule --------------------------------------------------------------------------- */
+
+static struct zmalloc_capi capi = {
+    .version = ZMALLOC_CAPI_VERSION,
+    .size = sizeof capi,
+    .python = &python_account,
+    .total = zmalloc_total,
+    .account_new = zaccount_new,
+    .account_free = zaccount_free,
+    .charge = zaccount_charge,
+    .uncharge = zaccount_uncharge,
+    .give_back = zaccount_give_back,
+    .alloc = zaccount_alloc,
+    .used = zaccount_used,
+    .peak = zaccount_peak,
+    .reset_peak = zaccount_reset_peak,
+    .stats = zaccount_stats,
+    .set_limit = zaccount_set_limit,
+    .seal = zaccount_seal,
+    .clear_hit = zaccount_clear_hit,
+    .on_pressure = zaccount_on_pressure,
+    .fail_after = zaccount_fail_after,
+};
+
+static int add_capsule(PyObject *module)
+{
+    PyObject *capsule = PyCapsule_New(&capi, ZMALLOC_CAPI_NAME, NULL);
+    const int failed = capsule ? PyModule_AddObjectRef(module, "_C_API", capsule) : -1;
+    Py_XDECREF(capsule);
+    return failed;
+}
+
+/* ---- the module ------------------------------------------------------------------------------ */
+
+PyDoc_STRVAR(limit_doc,
+             "limit(n=<none>, *, held=None, seal=False)\n--\n\n"
+             "Cap what used() may reach at n bytes, at once, for the whole process.\n\n"
+             "n is an int of bytes or text such as \"64 MiB\" or \"80%\". A request that would end\n"
+             "above is refused, which CPython raises as MemoryError; nothing is ever killed. A limit\n"
+             "below what is in use is legal: growth is refused until enough has been freed.\n\n"
+             "A call replaces the limit of the last call. Used in a with statement the limit ends with\n"
+             "the block, and the one that it replaced is back; limits of several with statements, in\n"
+             "threads and tasks, are a set of which the smallest is in force.\n\n"
+             "limit() tells the limit in force, or None. limit(None) removes what the last call set,\n"
+             "never one of a with statement. held=m refuses what would bring stats().held above m:\n"
+             "whole arenas and large blocks, what the system really gives. seal=True makes the limit\n"
+             "stay for the life of the process; from then on a larger one and limit(None) are a\n"
+             "PermissionError.\n\n"
+             "Raises ValueError, TypeError or OverflowError for what is no size, RuntimeError if the\n"
+             "hooks are not installed. May be called from any thread.");
+
+PyDoc_STRVAR(used_doc,
+             "used()\n--\n\n"
+             "Bytes that Python holds now, as requested, counted from the import of zmalloc on.\n\n"
+             "Exact, for all threads and sub-interpreters of the process together.");
+
+PyDoc_STRVAR(total_doc, "total()\n--\n\n"
+                        "Bytes that all accounts of the process hold: Python's, each Lua state's, and\n"
+                        "what C code took through the zmalloc library.");
+
+PyDoc_STRVAR(peak_doc, "peak()\n--\n\n"
+                       "The most that used() has ever been since the import or since reset_peak().\n\n"
+                       "The true maximum, at every allocation, not a sample.");
+
+PyDoc_STRVAR(reset_peak_doc, "reset_peak()\n--\n\nBegin the peak anew, with what is in use.");
+
+PyDoc_STRVAR(rss_doc, "rss()\n--\n\nResident memory of the process in bytes, as the system tells it.");
+
+PyDoc_STRVAR(is_installed_doc,
+             "is_installed()\n--\n\n"
+             "Whether every allocation of Python goes through zmalloc, found out by making some.");
+
+PyDoc_STRVAR(install_doc,
+             "install()\n--\n\n"
+             "Put the hooks in, or back in after another tool has taken them out.\n\n"
+             "True if they had to be put in, False if they were there. After a loss counting begins\n"
+             "anew (stats().reinstalled); under a limit what was charged stays charged.");
+
+static PyMethodDef methods[] = {
+    {"used", py_used, METH_NOARGS, used_doc},
+    {"total", py_total, METH_NOARGS, total_doc},
+    {"peak", py_peak, METH_NOARGS, peak_doc},
+    {"reset_peak", py_reset_peak, METH_NOARGS, reset_peak_doc},
+    {"rss", py_rss, METH_NOARGS, rss_doc},
+    {"limit", (PyCFunction)(void (*)(void))scopes_limit, METH_FASTCALL | METH_KEYWORDS, limit_doc},
+    {"is_installed", py_is_installed, METH_NOARGS, is_installed_doc},
+    {"install", py_install, METH_NOARGS, install_doc},
+    {"_audit", py_audit, METH_NOARGS, NULL},
+    {"_figures", py_figures, METH_NOARGS, NULL},
+    {"_parse_size", (PyCFunction)(void (*)(void))py_parse_size, METH_FASTCALL, NULL},
+    {"_format_size", py_format_size, METH_O, NULL},
+    {"_execute", (PyCFunction)(void (*)(void))runner_execute, METH_FASTCALL, NULL},
+    {"_reporter", runner_reporter, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static bool is_set(const char *value)
+{
+    return value && *value && strcmp(value, "0") != 0;
+}
+
+/* ZMALLOC_LIMIT caps a process that imports zmalloc without its doing. */
+static int obey_limit_variable(const char *text)
+{
+    size_t n = 0;
+    PyObject *value = PyUnicode_DecodeFSDefault(text);
+    const int failed = value ? size_from_object(value, "ZMALLOC_LIMIT", &n) : -1;
+    Py_XDECREF(value);
+    if (failed)
+        return -1;
+    scopes_seal(n, SIZE_MAX);
+    return 0;
+}
+
+static int obey_environment(void)
+{
+    const bool installs = !is_set(getenv("ZMALLOC_NO_INSTALL"));
+    const char *limit = getenv("ZMALLOC_LIMIT");
+    const bool capped = limit && *limit;
+    if (capped && !installs) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "ZMALLOC_LIMIT needs the hooks: it cannot be set together with "
+                        "ZMALLOC_NO_INSTALL");
+        return -1;
+    }
+    if (installs && hooks_install() < 0)
+        return -1;
+    return capped ? obey_limit_variable(limit) : 0;
+}
+
+static int module_exec(PyObject *module)
+{
+#if defined(Py_GIL_DISABLED)
+    PyErr_SetString(PyExc_ImportError,
+                    "zmalloc does not support free-threaded CPython builds yet: use a build with "
+                    "the GIL");
+    return -1;
+#endif
+    struct state *state = PyModule_GetState(module);
+    hooks_init();
+    if (scopes_init(module, &state->types) < 0 || add_capsule(module) < 0 ||
+        PyModule_AddStringConstant(module, "__version__", ZMALLOC_VERSION) < 0)
+        return -1;
+    return obey_environment();
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    const struct scope_types *types = scope_types(module);
+    Py_VISIT(types->bound);
+    Py_VISIT(types->method);
+    Py_VISIT(types->limit);
+    return 0;
+}
+
+static int module_clear(PyObject *module)
+{
+    struct state *state = PyModule_GetState(module);
+    Py_CLEAR(state->types.bound);
+    Py_CLEAR(state->types.method);
+    Py_CLEAR(state->types.limit);
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030c0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "zmalloc._core",
+    .m_doc = "The C part of zmalloc.",
+    .m_size = sizeof(struct state),
+    .m_methods = methods,
+    .m_slots = slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+};
+
+PyMODINIT_FUNC PyInit__core(void); /* the header that would declare it does not exist */
+PyMODINIT_FUNC PyInit__core(void)
+{
+    return PyModuleDef_Init(&definition);
+}

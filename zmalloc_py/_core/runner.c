@@ -1,0 +1,184 @@
+/* runner.c - what the command line needs in C because it must work when there is no memory left.
+ *
+ * A script that has used up its cap leaves its data alive behind the exception. Showing the exception,
+ * and saying that the cap was the reason, is done beyond the limit (exempt_begin); the script's own code
+ * (atexit, __del__, sys.excepthook) runs within it. */
+#define PY_SSIZE_T_CLEAN
+#include "runner.h"
+
+#include "hooks.h"
+#include "where.h"
+#include "zsize.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+/* ---- ending ------------------------------------------------------------------------------- */
+
+/* Ends the process after Python has been finalized, as an interpreter does. */
+static void leave(int status)
+{
+    fflush(stderr);
+    Py_Exit(status);
+}
+
+/* An unhandled KeyboardInterrupt ends Python by SIGINT itself, so that a shell stops its loop. */
+static void leave_by_sigint(void)
+{
+    (void)Py_FinalizeEx();
+#if !defined(_WIN32)
+    signal(SIGINT, SIG_DFL);
+    raise(SIGINT);
+#endif
+    exit(130);
+}
+
+/* ---- the line about the cap ------------------------------------------------------------------ */
+
+static const char *plural(uint64_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
+static void say_limit(const struct zaccount_figures *f)
+{
+    char limit[ZSIZE_TEXT], peak[ZSIZE_TEXT], asked[ZSIZE_TEXT], place[1200];
+    char line[1400];
+    where_format(place, sizeof place);
+    snprintf(line, sizeof line,
+             "zmalloc: stopped at the limit of %s: peak %s, %llu request%s refused, the last one for "
+             "%s%s\n",
+             zsize_format(limit, f->limit), zsize_format(peak, f->peak),
+             (unsigned long long)f->refusals, plural(f->refusals),
+             zsize_format(asked, f->last_refused), place);
+    fputs(line, stderr);
+    fflush(stderr);
+}
+
+static bool has_hit_limit(struct zaccount_figures *figures)
+{
+    zaccount_stats(&python_account, figures);
+    if (figures->limit_hit)
+        return true;
+    zaccount_stats(&held_account, figures);
+    return figures->limit_hit;
+}
+
+/* ---- the traceback --------------------------------------------------------------------------- */
+
+/* The code of the function that calls the script: it and what is above are not the script's. */
+static PyObject *own_code(PyObject *function)
+{
+    return PyFunction_Check(function) ? PyFunction_GET_CODE(function) : NULL;
+}
+
+static bool runs(PyFrameObject *frame, PyObject *code)
+{
+    PyCodeObject *running = PyFrame_GetCode(frame);
+    Py_DECREF(running); /* the frame keeps it */
+    return (PyObject *)running == code;
+}
+
+/* The traceback from below the frame of `code` on; NULL if it ends there. Borrowed. */
+static PyObject *strip(PyObject *traceback, PyObject *code)
+{
+    PyTracebackObject *tb = (PyTracebackObject *)traceback;
+    while (tb && runs(tb->tb_frame, code))
+        tb = tb->tb_next;
+    return (PyObject *)tb;
+}
+
+static bool has_own_excepthook(void)
+{
+    return PySys_GetObject("excepthook") != PySys_GetObject("__excepthook__");
+}
+
+/* Shows the exception that is set, through sys.excepthook; it is gone afterwards. The script's own hook
+ * is its own code and runs within the limit. */
+static void show_exception(PyObject *code)
+{
+    PyObject *type, *value, *traceback;
+    const bool exempt = !has_own_excepthook();
+    if (exempt)
+        exempt_begin();
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    PyObject *rest = Py_XNewRef(strip(traceback, code));
+    Py_XDECREF(traceback);
+    if (value)
+        PyException_SetTraceback(value, rest ? rest : Py_None);
+    PyErr_Restore(type, value, rest);
+    PyErr_Print();
+    if (exempt)
+        exempt_end();
+}
+
+static void flush_stderr(void)
+{
+    PyObject *file = PySys_GetObject("stderr");
+    PyObject *done = file && file != Py_None ? PyObject_CallMethod(file, "flush", NULL) : NULL;
+    if (!done)
+        PyErr_Clear();
+    Py_XDECREF(done);
+}
+
+/* ---- _execute ------------------------------------------------------------------------------- */
+
+static void note_status(PyObject *note, long status)
+{
+    PyObject *number = PyLong_FromLong(status); /* a small int: always there */
+    PyObject *done = number ? PyObject_CallOneArg(note, number) : NULL;
+    if (!done)
+        PyErr_Clear();
+    Py_XDECREF(done);
+    Py_XDECREF(number);
+}
+
+static void end_with_exception(PyObject *function, PyObject *note)
+{
+    struct zaccount_figures figures;
+    const bool by_limit = PyErr_ExceptionMatches(PyExc_MemoryError) && has_hit_limit(&figures);
+    const bool by_sigint = PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
+    show_exception(own_code(function));
+    exempt_begin();
+    flush_stderr();
+    if (by_limit)
+        say_limit(&figures);
+    note_status(note, by_limit ? RUNNER_STATUS_LIMIT : by_sigint ? -SIGINT : 1);
+    exempt_end();
+    if (by_sigint)
+        leave_by_sigint();
+    leave(by_limit ? RUNNER_STATUS_LIMIT : 1);
+}
+
+PyObject *runner_execute(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    if (nargs != 2) {
+        PyErr_SetString(PyExc_TypeError, "_execute() takes a function and a note");
+        return NULL;
+    }
+    PyObject *result = PyObject_CallNoArgs(args[0]);
+    if (!result && !PyErr_ExceptionMatches(PyExc_SystemExit))
+        end_with_exception(args[0], args[1]);
+    return result;
+}
+
+/* ---- _reporter ------------------------------------------------------------------------------ */
+
+static PyObject *call_exempt(PyObject *function, PyObject *unused)
+{
+    (void)unused;
+    exempt_begin();
+    PyObject *result = PyObject_CallNoArgs(function);
+    exempt_end();
+    return result;
+}
+
+static PyMethodDef reporter_def = {"report", call_exempt, METH_NOARGS, NULL};
+
+PyObject *runner_reporter(PyObject *module, PyObject *function)
+{
+    (void)module;
+    return PyCFunction_New(&reporter_def, function);
+}

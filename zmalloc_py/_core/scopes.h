@@ -1,0 +1,32 @@
+/* scopes.h - the limits in force, and the object that limit() returns.
+ *
+ * Limits form a set: threads and tasks do not nest, so there is no stack of them. The smallest is in
+ * force. There is at most one bare limit, set by a call; the others are scopes, entered by `with`; and
+ * there are sealed ones, which stay for the life of the process. */
+#ifndef ZMALLOC_SCOPES_H
+#define ZMALLOC_SCOPES_H
+
+#include <Python.h>
+
+/* Each interpreter's module has types of its own. */
+struct scope_types {
+    PyTypeObject *bound, *method, *limit;
+};
+
+/* Makes the types and adds the public one to the module. 0, or -1 with an exception set. */
+int scopes_init(PyObject *module, struct scope_types *types);
+
+/* The types of a module that scopes_init() has seen (in module.c, which knows the module's state). */
+const struct scope_types *scope_types(PyObject *module);
+
+/* limit(n, *, held, seal): the function of the module. */
+PyObject *scopes_limit(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+
+/* Caps the process for good at n bytes used (SIZE_MAX: not) and `held` bytes held (likewise). */
+void scopes_seal(size_t n, size_t held);
+
+/* The smallest limit on use, or SIZE_MAX; the smallest on what is held. */
+size_t scopes_in_force(void);
+size_t scopes_held_in_force(void);
+
+#endif

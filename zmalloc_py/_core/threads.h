@@ -1,0 +1,73 @@
+/* threads.h - what the hooks keep for each thread: how deep they are, and the counts by domain.
+ *
+ * A thread's record is written by that thread alone, without locks, and read by whoever asks for the
+ * sums. The sums of all threads are exact whenever no hook is running. The account's own counter, which
+ * the cap is checked against, is not here: it is one for the process. */
+#ifndef ZMALLOC_THREADS_H
+#define ZMALLOC_THREADS_H
+
+#include "zport.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+/* PYMEM_DOMAIN_RAW, _MEM and _OBJ, and the chunks that Python frames live in from 3.11 on. */
+enum domain { RAW, MEM, OBJ, STACK, DOMAINS };
+
+struct counts {
+    _Atomic int64_t used; /* below 0 where a thread frees what another took */
+    _Atomic int64_t allocations;
+    _Atomic int64_t frees;
+};
+
+/* Bits of thread.state. Anything but 0 takes the hooks off their fast path. */
+enum {
+    LEVEL = 0xff,     /* how many hooks of this thread are waiting for the allocator beneath */
+    UNLISTED = 0x100, /* no hook has run in this thread yet */
+    GONE = 0x200,     /* the thread is ending: its record is no longer in the list */
+    EXEMPT = 0x400,   /* the thread may go beyond the limit, see exempt_begin() */
+    PROBING = 0x800   /* hooks note that they were reached, and count nothing */
+};
+
+struct thread {
+    unsigned state;
+    unsigned seen; /* domains whose hooks a probe has reached */
+    struct counts count[DOMAINS];
+
+    /* The MEM or OBJ call that is on its way down, for the RAW call that pymalloc may make of it. */
+    bool falls_through; /* there is one */
+    size_t size, old;   /* it asks for; it had */
+    void *raw;          /* what RAW gave for it */
+    void *freeing;      /* the block that is on its way down to be freed */
+    size_t free_size;
+
+    struct thread *next, **link;
+};
+
+extern _Thread_local struct thread this_thread;
+
+/* Takes this thread's record into the list; lets the record of a thread that is going count once more. */
+void thread_join(struct thread *t);
+void thread_fold(struct thread *t);
+
+struct sums {
+    int64_t used, allocations, frees;
+};
+
+/* The sums of all threads, those that have ended included. */
+void threads_sum(struct sums out[DOMAINS]);
+
+/* Makes a domain's use add up again after blocks were lost sight of. */
+void threads_adjust(enum domain d, int64_t used);
+
+/* Sets up the end of threads and forks: once. recount runs in a child whose parent had other threads,
+ * which may have been in the middle of something. */
+void threads_init(void (*recount)(void));
+
+static inline void count_up(_Atomic int64_t *counter, int64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+
+#endif
