@@ -5,11 +5,14 @@ undefined behaviour), "coverage".
 """
 
 import os
+import subprocess
 import sys
+import tempfile
 
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 BUILDS = {
@@ -36,6 +39,26 @@ class BuildWithHeaders(build_py):
             self.copy_file(header, str(folder / Path(header).name))
 
 
+# TLS descriptors: a thread's record is found without a call into the loader, and without taking a place
+# in the static block that a library loaded at run time may not get. aarch64 has them anyway.
+TLS_DESCRIPTORS = "-mtls-dialect=gnu2"
+
+
+class BuildWithFlags(build_ext):
+    def build_extensions(self):
+        if sys.platform == "linux" and self.accepts(TLS_DESCRIPTORS):
+            for extension in self.extensions:
+                extension.extra_compile_args.append(TLS_DESCRIPTORS)
+        super().build_extensions()
+
+    def accepts(self, flag):
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "flag.c")
+            source.write_text("_Thread_local int x;\nint *f(void) { return &x; }\n")
+            command = [*self.compiler.compiler_so, flag, "-c", str(source), "-o", f"{source}.o"]
+            return subprocess.run(command, capture_output=True).returncode == 0
+
+
 CORE = ["zmalloc", "zaccount", "zcore", "zmap", "zport", "zsize"]
 FRONT = ["module", "hooks", "threads", "scopes", "sizes", "where", "runner"]
 
@@ -46,7 +69,7 @@ else:
     links = [flag for flag in BUILDS[build] if flag.startswith(("-fsanitize", "--cov"))]
 
 setup(
-    cmdclass={"build_py": BuildWithHeaders},
+    cmdclass={"build_ext": BuildWithFlags, "build_py": BuildWithHeaders},
     ext_modules=[
         Extension(
             "zmalloc._core",

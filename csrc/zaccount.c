@@ -40,6 +40,19 @@ static void raise_to(_Atomic size_t *field, size_t value)
 
 /* ---- marks ------------------------------------------------------------------------------- */
 
+/* One for all accounts of this copy: fork() could not find each account's own. */
+static zport_mutex marks_lock = ZPORT_MUTEX_INIT;
+
+void zaccount_lock_marks(void)
+{
+    zport_lock(&marks_lock);
+}
+
+void zaccount_unlock_marks(void)
+{
+    zport_unlock(&marks_lock);
+}
+
 static size_t ceiling(const zaccount *a)
 {
     return GET(a->open) ? GET(a->hard) : GET(a->limit);
@@ -63,7 +76,7 @@ int zaccount_set_limit(zaccount *a, size_t limit, size_t reserve)
     if (!is_own(a))
         return a->core->set_limit(a, limit, reserve);
     const size_t hard = reserve > SIZE_MAX - limit ? SIZE_MAX : limit + reserve;
-    zport_lock(&a->lock);
+    zaccount_lock_marks();
     const bool allowed = !GET(a->sealed) || (limit <= GET(a->limit) && hard <= GET(a->hard));
     if (allowed) {
         SET(a->limit, limit);
@@ -71,7 +84,7 @@ int zaccount_set_limit(zaccount *a, size_t limit, size_t reserve)
         SET(a->open, false);
         set_gate(a);
     }
-    zport_unlock(&a->lock);
+    zaccount_unlock_marks();
     return allowed ? 0 : -1;
 }
 
@@ -81,9 +94,9 @@ void zaccount_seal(zaccount *a)
         a->core->seal(a);
         return;
     }
-    zport_lock(&a->lock);
+    zaccount_lock_marks();
     SET(a->sealed, true);
-    zport_unlock(&a->lock);
+    zaccount_unlock_marks();
 }
 
 void zaccount_clear_hit(zaccount *a)
@@ -94,6 +107,18 @@ void zaccount_clear_hit(zaccount *a)
         SET(a->hit, false);
 }
 
+/* Use that is above the mark already has not passed it: the callback is for the next time. */
+static void note_mark(zaccount *a)
+{
+    const size_t mark = GET(a->mark);
+    if (GET(a->used) <= mark)
+        return;
+    SET(a->fired, true);
+    raise_to(&a->rearm, mark);
+    if (GET(a->used) <= mark) /* it fell before rearm stood */
+        SET(a->fired, false);
+}
+
 void zaccount_on_pressure(zaccount *a, size_t mark, void (*f)(zaccount *, size_t, void *),
                           void *ud)
 {
@@ -101,16 +126,17 @@ void zaccount_on_pressure(zaccount *a, size_t mark, void (*f)(zaccount *, size_t
         a->core->on_pressure(a, mark, f, ud);
         return;
     }
-    zport_lock(&a->lock);
-    SET(a->mark, SIZE_MAX); /* nobody calls the old one from here on but who is at it already */
-    a->pressure = f;
-    a->pressure_ud = ud;
-    SET(a->fired, f && GET(a->used) > mark);
-    if (f)
-        SET(a->mark, mark);
-    raise_to(&a->rearm, GET(a->fired) ? mark : 0);
+    zaccount_lock_marks();
+    atomic_fetch_add(&a->changes, 1); /* nobody calls the old one from here on but who is at it */
+    SET(a->pressure, f);
+    SET(a->pressure_ud, ud);
+    SET(a->mark, f ? mark : SIZE_MAX);
+    SET(a->fired, false);
+    note_mark(a);
+    atomic_fetch_add(&a->changes, 1);
     set_gate(a);
-    zport_unlock(&a->lock);
+    note_mark(a); /* a charge that came meanwhile found no callback: it is one from before */
+    zaccount_unlock_marks();
 }
 
 void zaccount_fail_after(zaccount *a, int64_t n, int64_t repeat)
@@ -119,14 +145,14 @@ void zaccount_fail_after(zaccount *a, int64_t n, int64_t repeat)
         a->core->fail_after(a, n, repeat);
         return;
     }
-    zport_lock(&a->lock);
+    zaccount_lock_marks();
     const bool on = n >= 0 && repeat != 0;
     SET(a->failing, false);
     SET(a->fail_after, on ? n : 0);
     SET(a->fail_repeat, on ? repeat : 0);
     SET(a->failing, on);
     set_gate(a);
-    zport_unlock(&a->lock);
+    zaccount_unlock_marks();
 }
 
 /* ---- charging ---------------------------------------------------------------------------- */
@@ -165,13 +191,16 @@ static void refuse(zaccount *a, size_t n)
 /* Use has passed the mark on its way up: runs the callback, once. */
 static void feel_pressure(zaccount *a, size_t used)
 {
+    const unsigned changes = GET(a->changes);
     const size_t mark = GET(a->mark);
-    void (*f)(zaccount *, size_t, void *) = a->pressure;
-    if (used <= mark || !f || atomic_exchange(&a->fired, true))
+    void (*f)(zaccount *, size_t, void *) = GET(a->pressure);
+    void *ud = GET(a->pressure_ud);
+    if (used <= mark || !f || changes % 2 || GET(a->changes) != changes ||
+        atomic_exchange(&a->fired, true))
         return;
     raise_to(&a->rearm, mark);
-    f(a, used, a->pressure_ud);
-    if (GET(a->used) <= mark) /* it fell before rearm stood */
+    f(a, used, ud);
+    if (GET(a->used) <= GET(a->mark)) /* it fell before rearm stood */
         SET(a->fired, false);
 }
 
@@ -227,13 +256,11 @@ static void rearm(zaccount *a, size_t now)
         raise_to(&a->rearm, mark);
 }
 
-void zaccount_uncharge_slow(zaccount *a, size_t before, size_t now, size_t n)
+void zaccount_uncharge_slow(zaccount *a, size_t before, size_t now)
 {
     raise_to(&a->peak, before);
     if (now <= HINT(a->rearm))
         rearm(a, now);
-    if (a->parent)
-        zaccount_uncharge(a->parent, n);
 }
 
 bool zaccount_take_beyond(zaccount *a, size_t n, size_t room)

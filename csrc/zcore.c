@@ -3,8 +3,8 @@
  * Invariants:
  *  - The register belongs to one copy, the owner: the first whose constructor ran. It is never
  *    unloaded once another copy knows it.
- *  - The register's lock is held over fork(), so a child finds it free. It is never taken while
- *    charging. */
+ *  - The register's lock and the marks' are held over fork(), so a child finds them free. They are
+ *    never taken while charging. */
 #include "zcore.h"
 #include "zmalloc.h"
 
@@ -98,10 +98,12 @@ static bool is_older(void *address, void *ud)
 static void before_fork(void)
 {
     zport_lock(&registry.lock);
+    zaccount_lock_marks();
 }
 
 static void after_fork(void)
 {
+    zaccount_unlock_marks();
     zport_unlock(&registry.lock);
 }
 

@@ -70,8 +70,8 @@ zaccount *zcore_c_account(void);
 /* ---- the inside of an account ------------------------------------------------------------- */
 
 /* Fields before `used` are written when the account is made, but `next`, which the register's lock
- * guards. The marks are written under `lock` by those who set them, and read by everybody without:
- * a charge reads the marks again after it has changed `used`, and takes itself back if one has
+ * guards. The marks are written under one lock of the copy by those who set them, and read by all
+ * without: a charge reads the marks again after it has changed `used`, and takes itself back if one has
  * fallen meanwhile. All of that is sequentially consistent, so that a mark which has been set is
  * either seen by a charge or was set when that charge was already in `used`. */
 struct zaccount {
@@ -87,12 +87,12 @@ struct zaccount {
     _Atomic uint64_t allocations;
     _Atomic uint64_t frees;
 
-    _Alignas(64) zport_mutex lock; /* of those who set marks; never taken while charging */
-    _Atomic size_t limit;
+    _Alignas(64) _Atomic size_t limit;
     _Atomic size_t hard;
     _Atomic size_t mark; /* of on_pressure */
-    void (*pressure)(zaccount *a, size_t used, void *ud);
-    void *pressure_ud;
+    void (*_Atomic pressure)(zaccount *a, size_t used, void *ud);
+    void *_Atomic pressure_ud;
+    _Atomic unsigned changes; /* of the three above: odd while they do not belong together */
     _Atomic bool fired;  /* the callback has run and use has not been below the mark since */
     _Atomic bool open;   /* the reserve serves */
     _Atomic bool sealed;
@@ -108,45 +108,69 @@ struct zaccount {
 /* An account that needs no zaccount_new(): static storage, entered by zaccount_enlist(). */
 #define ZACCOUNT_STATIC(title)                                                                   \
     {                                                                                            \
-        .core = &zcore_self, .name = title, .lock = ZPORT_MUTEX_INIT, .gate = SIZE_MAX,          \
-        .limit = SIZE_MAX, .hard = SIZE_MAX, .mark = SIZE_MAX                                    \
+        .core = &zcore_self, .name = title, .gate = SIZE_MAX, .limit = SIZE_MAX,                 \
+        .hard = SIZE_MAX, .mark = SIZE_MAX                                                       \
     }
 
 void zaccount_enlist(zaccount *a);
 
+/* The lock of those who set marks, never taken while charging. Held over fork(), too. */
+void zaccount_lock_marks(void);
+void zaccount_unlock_marks(void);
+
 bool zaccount_charge_slow(zaccount *a, size_t n);
 bool zaccount_charge_parents(zaccount *a, size_t n);
-void zaccount_uncharge_slow(zaccount *a, size_t before, size_t now, size_t n);
+void zaccount_uncharge_slow(zaccount *a, size_t before, size_t now);
 
 /* Takes n bytes as long as use ends at most `room` above the hard limit. For whoever has to say that
  * the limit was hit. An account without a parent. */
 bool zaccount_take_beyond(zaccount *a, size_t n, size_t room);
 
-/* The fast paths, for accounts of this copy: inline in the hooks. */
-static inline bool zaccount_take(zaccount *a, size_t n)
+/* The fast paths, for accounts of this copy: inline in the hooks. Those called _alone are for accounts
+ * without a parent. */
+
+/* Takes n bytes if use stays at or below the gate; false says nothing yet. */
+ZPORT_INLINE bool zaccount_take_fast(zaccount *a, size_t n)
 {
     size_t used = atomic_load_explicit(&a->used, memory_order_relaxed);
     do {
         const size_t gate = atomic_load_explicit(&a->gate, memory_order_relaxed);
         if (zport_unlikely(n > gate || used > gate - n))
-            return zaccount_charge_slow(a, n);
+            return false;
     } while (zport_unlikely(!atomic_compare_exchange_weak_explicit(
         &a->used, &used, used + n, memory_order_seq_cst, memory_order_relaxed)));
-    if (zport_unlikely(used + n > atomic_load_explicit(&a->gate, memory_order_seq_cst))) {
-        atomic_fetch_sub_explicit(&a->used, n, memory_order_seq_cst); /* the gate came down */
+    if (zport_likely(used + n <= atomic_load_explicit(&a->gate, memory_order_seq_cst)))
+        return true;
+    atomic_fetch_sub_explicit(&a->used, n, memory_order_seq_cst); /* the gate came down meanwhile */
+    return false;
+}
+
+ZPORT_INLINE bool zaccount_take_alone(zaccount *a, size_t n)
+{
+    return zport_likely(zaccount_take_fast(a, n)) || zaccount_charge_slow(a, n);
+}
+
+ZPORT_INLINE bool zaccount_take(zaccount *a, size_t n)
+{
+    if (zport_unlikely(!zaccount_take_fast(a, n)))
         return zaccount_charge_slow(a, n);
-    }
     return zport_likely(!a->parent) || zaccount_charge_parents(a, n);
 }
 
 /* Use has its maxima where it turns down, so the peak is looked at here and not at each charge. */
-static inline void zaccount_drop(zaccount *a, size_t n)
+ZPORT_INLINE void zaccount_drop_alone(zaccount *a, size_t n)
 {
     const size_t before = atomic_fetch_sub_explicit(&a->used, n, memory_order_seq_cst);
     if (zport_unlikely(before > atomic_load_explicit(&a->peak, memory_order_relaxed) ||
-                       before - n <= atomic_load_explicit(&a->rearm, memory_order_relaxed) ||
-                       a->parent))
-        zaccount_uncharge_slow(a, before, before - n, n);
+                       before - n <= atomic_load_explicit(&a->rearm, memory_order_relaxed)))
+        zaccount_uncharge_slow(a, before, before - n);
+}
+
+ZPORT_INLINE void zaccount_drop(zaccount *a, size_t n)
+{
+    zaccount_drop_alone(a, n);
+    if (zport_unlikely(a->parent != NULL))
+        zaccount_uncharge(a->parent, n);
 }
 
 #endif

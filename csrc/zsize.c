@@ -118,7 +118,7 @@ static enum zsize_error percentage(const struct number *n, size_t memory, size_t
 {
     if (n->too_large || n->whole > 100 || (n->whole == 100 && n->fraction))
         return ZSIZE_RANGE;
-    if (n->scale > UINT64_MAX / 1000) /* 100 * scale must stay below 2^63 */
+    if (n->scale > 1000000000000000) /* 15 digits: 100 * scale must stay below 2^63 */
         return ZSIZE_SYNTAX;
     return checked(share(memory, n->whole * n->scale + n->fraction, 100 * n->scale), out);
 }
@@ -153,14 +153,14 @@ char *zsize_format(char buffer[ZSIZE_TEXT], size_t size)
         snprintf(buffer, ZSIZE_TEXT, "%zu B", size);
         return buffer;
     }
-    /* Tenths of the unit, rounded down, so that a size is never shown as larger than it is. */
-    int unit = 0;
-    size_t rest = size;
-    while (rest >= 1024 * 1024 && units[unit + 1]) {
-        rest /= 1024;
+    int unit = 0, shift = 10;
+    while (size >> shift >= 1024 && units[unit + 1]) {
+        shift += 10;
         unit++;
     }
-    const size_t tenths = rest / 1024 * 10 + rest % 1024 * 10 / 1024;
-    snprintf(buffer, ZSIZE_TEXT, "%zu.%zu %ciB", tenths / 10, tenths % 10, units[unit]);
+    /* Rounded down to a tenth of the unit, so that a size is never shown as larger than it is. */
+    const uint64_t rest = size & (((size_t)1 << shift) - 1);
+    const unsigned tenth = (unsigned)(rest * 10 >> shift);
+    snprintf(buffer, ZSIZE_TEXT, "%zu.%u %ciB", size >> shift, tenth, units[unit]);
     return buffer;
 }

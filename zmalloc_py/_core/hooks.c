@@ -2,7 +2,7 @@
  *
  * Invariants:
  *  - A block is counted once. MEM and OBJ call RAW for what is large, and debug allocators shift the
- *    pointer in between; so while a hook waits for the allocator beneath (thread.state & LEVEL),
+ *    pointer in between; so while a hook waits for the allocator beneath (thread.state & WAITING),
  *    further malloc, calloc and realloc calls of that thread pass uncounted. free never does: it goes
  *    by the mark in the map.
  *  - A block is charged before the allocator is asked and given back if that fails; unmarked before it
@@ -55,12 +55,12 @@ static bool is_capped(const zaccount *a)
 
 static ZPORT_NOINLINE bool take_exempt(zaccount *a, size_t n)
 {
-    return is_capped(a) ? zaccount_take_beyond(a, n, exempt_room) : zaccount_take(a, n);
+    return is_capped(a) ? zaccount_take_beyond(a, n, exempt_room) : zaccount_take_alone(a, n);
 }
 
-static inline bool take(zaccount *a, const struct thread *t, size_t n)
+ZPORT_INLINE bool take(zaccount *a, const struct thread *t, size_t n)
 {
-    return zport_unlikely(t->state & EXEMPT) ? take_exempt(a, n) : zaccount_take(a, n);
+    return zport_unlikely(t->state & EXEMPT) ? take_exempt(a, n) : zaccount_take_alone(a, n);
 }
 
 static ZPORT_NOINLINE void *refuse(enum domain d, size_t n)
@@ -71,7 +71,7 @@ static ZPORT_NOINLINE void *refuse(enum domain d, size_t n)
 }
 
 /* RAW blocks and chunks count in both accounts. */
-static inline bool take_both(const struct thread *t, size_t n)
+ZPORT_INLINE bool take_both(const struct thread *t, size_t n)
 {
     if (zport_unlikely(!take(&python_account, t, n)))
         return false;
@@ -88,12 +88,12 @@ static void give_back_both(size_t n)
 }
 
 /* Which accounts a domain's blocks are charged to. d is a constant wherever this is inlined. */
-static inline bool take_for(enum domain d, const struct thread *t, size_t n)
+ZPORT_INLINE bool take_for(enum domain d, const struct thread *t, size_t n)
 {
     return d == RAW || d == STACK ? take_both(t, n) : take(&python_account, t, n);
 }
 
-static inline void give_back_for(enum domain d, size_t n)
+ZPORT_INLINE void give_back_for(enum domain d, size_t n)
 {
     if (d == RAW || d == STACK)
         give_back_both(n);
@@ -101,11 +101,19 @@ static inline void give_back_for(enum domain d, size_t n)
         zaccount_give_back(&python_account, n);
 }
 
-static inline void drop_for(enum domain d, size_t n)
+ZPORT_INLINE void drop_for(enum domain d, size_t n)
 {
-    zaccount_drop(&python_account, n);
+    zaccount_drop_alone(&python_account, n);
     if (d == RAW || d == STACK)
-        zaccount_drop(&held_account, n);
+        zaccount_drop_alone(&held_account, n);
+}
+
+/* OBJ's use is what the account holds and the other domains do not, so the domain that is called most
+ * need not add it up. */
+ZPORT_INLINE void count_used(struct thread *t, enum domain d, int64_t delta)
+{
+    if (d != OBJ)
+        count_up(&t->count[d].used, delta);
 }
 
 /* ---- marks ------------------------------------------------------------------------------- */
@@ -117,7 +125,7 @@ static void bury(struct thread *t, enum domain d, zmap_byte *at, unsigned code)
     const size_t size = zmap_size(at, code);
     zmap_clear(at, code);
     drop_for(d, size);
-    count_up(&t->count[d].used, -(int64_t)size);
+    count_used(t, d, -(int64_t)size);
     count_up(&t->count[d].frees, 1);
 }
 
@@ -134,7 +142,7 @@ static ZPORT_NOINLINE bool mark_slow(struct thread *t, enum domain d, const void
     return true;
 }
 
-static inline bool mark(struct thread *t, enum domain d, const void *p, size_t n)
+ZPORT_INLINE bool mark(struct thread *t, enum domain d, const void *p, size_t n)
 {
     zmap_byte *at = zmap_find(&map, p);
     if (zport_unlikely(!at || zmap_code(at)))
@@ -159,29 +167,29 @@ static ZPORT_NOINLINE void settle_raw(struct thread *t, const void *p)
     t->raw = NULL;
 }
 
-static inline void fall(struct thread *t, enum domain d, size_t size, size_t old)
+ZPORT_INLINE void fall(struct thread *t, enum domain d, size_t size)
 {
-    if (d != RAW) {
-        t->falls_through = true;
+    t->state += d == RAW ? INNER : OUTER;
+    if (d != RAW)
         t->size = size;
-        t->old = old;
-    }
-    t->state++;
 }
 
-static inline void land(struct thread *t, enum domain d, const void *p)
+ZPORT_INLINE void land(struct thread *t, enum domain d, const void *p)
 {
-    t->state--;
-    if (d != RAW) {
-        t->falls_through = false;
-        if (zport_unlikely(t->raw != NULL))
-            settle_raw(t, p);
-    }
+    t->state -= d == RAW ? INNER : OUTER;
+    if (d != RAW && zport_unlikely(t->raw != NULL))
+        settle_raw(t, p);
+}
+
+/* pymalloc asks RAW for a block that a MEM or OBJ call wants, and RAW has to say what is held. */
+ZPORT_INLINE bool is_for_outer(const struct thread *t)
+{
+    return (t->state & WAITING) == OUTER && !hooks.held_is_used;
 }
 
 /* ---- malloc, calloc ------------------------------------------------------------------------ */
 
-static inline void *ask(enum domain d, size_t count, size_t size, bool zeroed)
+ZPORT_INLINE void *ask(enum domain d, size_t count, size_t size, bool zeroed)
 {
     const PyMemAllocatorEx *a = &original[d];
     return zeroed ? a->calloc(a->ctx, count, size) : a->malloc(a->ctx, size);
@@ -199,13 +207,13 @@ static ZPORT_NOINLINE void *leave_unmarked(enum domain d, void *p, size_t n)
     return p;
 }
 
-static inline void *allocate_counted(struct thread *t, enum domain d, size_t count, size_t size,
+ZPORT_INLINE void *allocate_counted(struct thread *t, enum domain d, size_t count, size_t size,
                                      bool zeroed)
 {
     const size_t n = zeroed ? count * size : size;
     if (zport_unlikely(!take_for(d, t, n)))
         return refuse(d, n);
-    fall(t, d, n, 0);
+    fall(t, d, n);
     void *p = ask(d, count, size, zeroed);
     land(t, d, p);
     if (zport_unlikely(!p)) {
@@ -214,7 +222,7 @@ static inline void *allocate_counted(struct thread *t, enum domain d, size_t cou
     }
     if (zport_unlikely(!mark(t, d, p, n)))
         return leave_unmarked(d, p, n);
-    count_up(&t->count[d].used, (int64_t)n);
+    count_used(t, d, (int64_t)n);
     count_up(&t->count[d].allocations, 1);
     return p;
 }
@@ -222,7 +230,7 @@ static inline void *allocate_counted(struct thread *t, enum domain d, size_t cou
 /* RAW, asked by pymalloc in the middle of a MEM or OBJ call. */
 static void *allocate_for_outer(struct thread *t, size_t count, size_t size, bool zeroed)
 {
-    if (!t->falls_through || hooks.held_is_used)
+    if (!is_for_outer(t))
         return ask(RAW, count, size, zeroed);
     if (!take(&held_account, t, t->size))
         return refuse(RAW, t->size);
@@ -242,12 +250,12 @@ static bool is_probed(struct thread *t, enum domain d)
 
 static ZPORT_NOINLINE void *allocate_slow(enum domain d, size_t count, size_t size, bool zeroed)
 {
-    struct thread *t = &this_thread;
+    struct thread *t = thread_self();
     if (t->state & UNLISTED)
         thread_join(t);
     if (is_probed(t, d))
         return ask(d, count, size, zeroed);
-    if (t->state & LEVEL)
+    if (t->state & WAITING)
         return d == RAW ? allocate_for_outer(t, count, size, zeroed) : ask(d, count, size, zeroed);
     void *p = allocate_counted(t, d, count, size, zeroed);
     if (t->state & GONE)
@@ -255,17 +263,19 @@ static ZPORT_NOINLINE void *allocate_slow(enum domain d, size_t count, size_t si
     return p;
 }
 
-static inline void *allocate(enum domain d, size_t count, size_t size, bool zeroed)
+ZPORT_INLINE void *allocate(enum domain d, size_t count, size_t size, bool zeroed)
 {
-    struct thread *t = &this_thread;
-    if (zport_unlikely(t->state))
-        return allocate_slow(d, count, size, zeroed);
-    return allocate_counted(t, d, count, size, zeroed);
+    struct thread *t = thread_self();
+    if (zport_likely(t->state == 0))
+        return allocate_counted(t, d, count, size, zeroed);
+    if (d == RAW && t->state == OUTER)
+        return allocate_for_outer(t, count, size, zeroed);
+    return allocate_slow(d, count, size, zeroed);
 }
 
 /* ---- free -------------------------------------------------------------------------------- */
 
-static inline void pass_free(enum domain d, void *p)
+ZPORT_INLINE void pass_free(enum domain d, void *p)
 {
     original[d].free(original[d].ctx, p);
 }
@@ -275,38 +285,49 @@ static ZPORT_NOINLINE void release_unmarked(struct thread *t, enum domain d, voi
 {
     if (d == RAW && t->freeing && is_behind(t->freeing, p)) {
         t->freeing = NULL;
-        zaccount_drop(&held_account, t->free_size);
+        zaccount_drop_alone(&held_account, t->free_size);
     }
     pass_free(d, p);
 }
 
-static inline void release(enum domain d, void *p)
+ZPORT_INLINE void release_marked(struct thread *t, enum domain d, void *p, zmap_byte *at,
+                                 unsigned code)
 {
-    struct thread *t = &this_thread;
-    zmap_byte *at = zmap_find(&map, p);
-    const unsigned code = zmap_code(at);
-    if (zport_unlikely(code == 0)) {
-        release_unmarked(t, d, p);
-        return;
-    }
-    if (zport_unlikely(t->state & UNLISTED))
-        thread_join(t);
     const size_t n = zmap_size(at, code);
     zmap_clear(at, code);
     drop_for(d, n);
-    count_up(&t->count[d].used, -(int64_t)n);
+    count_used(t, d, -(int64_t)n);
     count_up(&t->count[d].frees, 1);
-    if (d == RAW) {
-        pass_free(d, p);
-    } else {
-        void *outer = t->freeing;
-        t->freeing = hooks.held_is_used ? NULL : p;
+    if (d != RAW) {
+        t->freeing = p;
         t->free_size = n;
-        pass_free(d, p);
-        t->freeing = outer;
     }
-    if (zport_unlikely(t->state & GONE))
+    pass_free(d, p);
+    if (d != RAW)
+        t->freeing = NULL;
+}
+
+static ZPORT_NOINLINE void release_slow(struct thread *t, enum domain d, void *p, zmap_byte *at,
+                                        unsigned code)
+{
+    if (t->state & UNLISTED)
+        thread_join(t);
+    release_marked(t, d, p, at, code);
+    if (t->state & GONE)
         thread_fold(t);
+}
+
+ZPORT_INLINE void release(enum domain d, void *p)
+{
+    struct thread *t = thread_self();
+    zmap_byte *at = zmap_find(&map, p);
+    const unsigned code = zmap_code(at);
+    if (zport_unlikely(code == 0))
+        release_unmarked(t, d, p);
+    else if (zport_unlikely(t->state & (UNLISTED | GONE)))
+        release_slow(t, d, p, at, code);
+    else
+        release_marked(t, d, p, at, code);
 }
 
 /* ---- realloc ----------------------------------------------------------------------------- */
@@ -315,7 +336,7 @@ static inline void release(enum domain d, void *p)
 static void *resize_for_outer(struct thread *t, void *p, size_t n)
 {
     const PyMemAllocatorEx *a = &original[RAW];
-    if (!t->falls_through || hooks.held_is_used)
+    if (!is_for_outer(t))
         return a->realloc(a->ctx, p, n);
     const size_t more = t->size > t->old ? t->size - t->old : 0;
     const size_t less = t->old > t->size ? t->old - t->size : 0;
@@ -323,13 +344,13 @@ static void *resize_for_outer(struct thread *t, void *p, size_t n)
         return refuse(RAW, t->size);
     void *q = a->realloc(a->ctx, p, n);
     if (q)
-        zaccount_drop(&held_account, less);
+        zaccount_drop_alone(&held_account, less);
     else
         zaccount_give_back(&held_account, more);
     return q;
 }
 
-static inline void *resize_counted(struct thread *t, enum domain d, void *p, zmap_byte *at,
+ZPORT_INLINE void *resize_counted(struct thread *t, enum domain d, void *p, zmap_byte *at,
                                    unsigned code, size_t n)
 {
     const size_t old = zmap_size(at, code); /* 0 for a block from before the hooks: adopted whole */
@@ -338,7 +359,8 @@ static inline void *resize_counted(struct thread *t, enum domain d, void *p, zma
         return refuse(d, n);
     if (code)
         zmap_clear(at, code);
-    fall(t, d, n, old);
+    t->old = old;
+    fall(t, d, n);
     void *q = original[d].realloc(original[d].ctx, p, n);
     land(t, d, q);
     if (zport_unlikely(!q)) {
@@ -350,35 +372,33 @@ static inline void *resize_counted(struct thread *t, enum domain d, void *p, zma
     }
     if (zport_unlikely(!mark(t, d, q, n))) { /* it has moved: there is no way back */
         give_back_for(d, old + more);
-        count_up(&t->count[d].used, -(int64_t)old);
+        count_used(t, d, -(int64_t)old);
         count_up(&t->count[d].frees, code != 0);
         atomic_fetch_add_explicit(&hooks.untracked, 1, memory_order_relaxed);
         return q;
     }
     if (n < old)
         drop_for(d, old - n);
-    count_up(&t->count[d].used, (int64_t)n - (int64_t)old);
+    count_used(t, d, (int64_t)n - (int64_t)old);
     count_up(&t->count[d].allocations, code == 0);
     return q;
 }
 
 static ZPORT_NOINLINE void *resize_slow(enum domain d, void *p, size_t n)
 {
-    struct thread *t = &this_thread;
+    struct thread *t = thread_self();
     zmap_byte *at = zmap_find(&map, p);
     const unsigned code = zmap_code(at);
     if (t->state & UNLISTED)
         thread_join(t);
-    if (is_probed(t, d) || ((t->state & LEVEL) && code == 0))
+    if (is_probed(t, d) || ((t->state & WAITING) && code == 0))
         return d == RAW ? resize_for_outer(t, p, n)
                         : original[d].realloc(original[d].ctx, p, n);
     /* A marked block, even below another call: its mark has to move with it. */
-    const bool falls_through = t->falls_through;
     const size_t size = t->size, old = t->old;
     void *const raw = t->raw;
     t->raw = NULL;
     void *q = resize_counted(t, d, p, at, code, n);
-    t->falls_through = falls_through;
     t->size = size;
     t->old = old;
     t->raw = raw;
@@ -387,11 +407,11 @@ static ZPORT_NOINLINE void *resize_slow(enum domain d, void *p, size_t n)
     return q;
 }
 
-static inline void *resize(enum domain d, void *p, size_t n)
+ZPORT_INLINE void *resize(enum domain d, void *p, size_t n)
 {
     if (zport_unlikely(!p))
         return allocate(d, 1, n, false);
-    struct thread *t = &this_thread;
+    struct thread *t = thread_self();
     if (zport_unlikely(t->state))
         return resize_slow(d, p, n);
     zmap_byte *at = zmap_find(&map, p);
@@ -442,7 +462,7 @@ static const PyMemAllocatorDomain py_domain[3] = {PYMEM_DOMAIN_RAW, PYMEM_DOMAIN
  * out do arenas come without a call around them; then the caller tells them apart. */
 static bool is_chunk(const struct thread *t, size_t n, void *caller)
 {
-    if (t->state & LEVEL)
+    if (t->state & WAITING)
         return false;
     if (n != ARENA_SIZE) {
         hooks.chunk_caller = caller;
@@ -470,16 +490,16 @@ static void *allocate_chunk(struct thread *t, size_t n)
 {
     if (!take_both(t, n))
         return refuse(STACK, n);
-    t->state++;
+    t->state += INNER;
     void *p = original_arena.alloc(original_arena.ctx, n);
-    t->state--;
+    t->state -= INNER;
     zmap_byte *at = p ? zmap_reach(&map, p) : NULL;
     if (!at) {
         give_back_both(n);
         return p;
     }
     zmap_set_long(at, n, ZMAP_SPAN);
-    count_up(&t->count[STACK].used, (int64_t)n);
+    count_used(t, STACK, (int64_t)n);
     count_up(&t->count[STACK].allocations, 1);
     return p;
 }
@@ -487,7 +507,7 @@ static void *allocate_chunk(struct thread *t, size_t n)
 static void *arena_alloc(void *ctx, size_t n)
 {
     (void)ctx;
-    struct thread *t = &this_thread;
+    struct thread *t = thread_self();
     if (t->state & UNLISTED)
         thread_join(t);
     return is_chunk(t, n, __builtin_return_address(0)) ? allocate_chunk(t, n)
@@ -497,17 +517,17 @@ static void *arena_alloc(void *ctx, size_t n)
 static void arena_free(void *ctx, void *p, size_t n)
 {
     (void)ctx;
-    struct thread *t = &this_thread;
+    struct thread *t = thread_self();
     zmap_byte *at = zmap_find(&map, p);
     const unsigned code = zmap_code(at);
     if (code == ZMAP_TAG) {
         zmap_clear(at, code);
-        zaccount_drop(&held_account, n);
+        zaccount_drop_alone(&held_account, n);
     } else if (code == ZMAP_SPAN) {
         const size_t size = zmap_size(at, code);
         zmap_clear(at, code);
         drop_for(STACK, size);
-        count_up(&t->count[STACK].used, -(int64_t)size);
+        count_used(t, STACK, -(int64_t)size);
         count_up(&t->count[STACK].frees, 1);
         if (t->state & GONE)
             thread_fold(t);
@@ -520,7 +540,7 @@ static void arena_free(void *ctx, void *p, size_t n)
 /* Which domains' hooks a small (or large) request in domain d reaches. */
 static unsigned probe(enum domain d, size_t n)
 {
-    struct thread *t = &this_thread;
+    struct thread *t = thread_self();
     if (t->state & UNLISTED)
         thread_join(t);
     t->state |= PROBING;
@@ -576,21 +596,26 @@ static void wrap_arenas(void)
     PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){found.ctx, arena_alloc, arena_free});
 }
 
+static void sum_domains(struct sums out[DOMAINS])
+{
+    threads_sum(out, zaccount_used(&python_account) - hooks.lost);
+}
+
 /* The hooks were out for a while: what the map says can no longer be trusted. Frame chunks were seen all
  * the time, their hook is not one that others restore. Under a cap what was charged stays charged. */
 static void begin_anew(void)
 {
     struct sums sum[DOMAINS];
-    threads_sum(sum);
+    sum_domains(sum);
     zmap_forget(&map);
     const int64_t blocks = sum[RAW].used + sum[MEM].used + sum[OBJ].used;
     const size_t bytes = blocks > 0 ? (size_t)blocks : 0;
-    for (int d = RAW; d <= OBJ; d++)
-        threads_adjust(d, -sum[d].used);
+    threads_adjust(RAW, -sum[RAW].used);
+    threads_adjust(MEM, -sum[MEM].used);
     if (is_capped(&python_account))
         hooks.lost += bytes;
     else
-        zaccount_drop(&python_account, bytes);
+        zaccount_drop_alone(&python_account, bytes);
     hooks.reinstalled++;
 }
 
@@ -670,7 +695,7 @@ static void recount(void)
     struct zmap_figures found;
     struct sums sum[DOMAINS];
     zmap_sum(&map, &found);
-    threads_sum(sum);
+    sum_domains(sum);
     const int64_t blocks = sum[RAW].used + sum[MEM].used + sum[OBJ].used;
     threads_adjust(RAW, (int64_t)found.bytes - blocks);
     threads_adjust(STACK, (int64_t)found.spans - sum[STACK].used);
@@ -691,7 +716,7 @@ void hooks_audit(struct audit *out)
 
 void hooks_figures(struct hook_figures *out)
 {
-    threads_sum(out->domain);
+    sum_domains(out->domain);
     for (int d = 0; d < DOMAINS; d++)
         out->refusals[d] = atomic_load_explicit(&hooks.refusals[d], memory_order_relaxed);
     out->untracked = atomic_load_explicit(&hooks.untracked, memory_order_relaxed);
@@ -703,7 +728,7 @@ void hooks_figures(struct hook_figures *out)
 
 void exempt_begin(void)
 {
-    struct thread *t = &this_thread;
+    struct thread *t = thread_self();
     if (t->state & UNLISTED)
         thread_join(t);
     hooks.peak_before = zaccount_peak(&python_account);

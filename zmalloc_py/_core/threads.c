@@ -69,7 +69,7 @@ static void on_thread_end(void *record)
     t->state |= GONE; /* other destructors may still free: see thread_fold() */
 }
 
-void threads_sum(struct sums out[DOMAINS])
+void threads_sum(struct sums out[DOMAINS], size_t all)
 {
     zport_lock(&list.lock);
     for (int d = 0; d < DOMAINS; d++)
@@ -77,6 +77,7 @@ void threads_sum(struct sums out[DOMAINS])
     for (struct thread *t = list.first; t; t = t->next)
         add_to(out, t);
     zport_unlock(&list.lock);
+    out[OBJ].used = (int64_t)all - out[RAW].used - out[MEM].used - out[STACK].used;
 }
 
 void threads_adjust(enum domain d, int64_t used)

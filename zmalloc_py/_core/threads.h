@@ -15,14 +15,16 @@
 enum domain { RAW, MEM, OBJ, STACK, DOMAINS };
 
 struct counts {
-    _Atomic int64_t used; /* below 0 where a thread frees what another took */
+    _Atomic int64_t used; /* below 0 where a thread frees what another took; not kept for OBJ */
     _Atomic int64_t allocations;
     _Atomic int64_t frees;
 };
 
 /* Bits of thread.state. Anything but 0 takes the hooks off their fast path. */
 enum {
-    LEVEL = 0xff,     /* how many hooks of this thread are waiting for the allocator beneath */
+    WAITING = 0xff,   /* hooks of this thread that are waiting for the allocator beneath: */
+    OUTER = 0x01,     /*   a MEM or OBJ call, */
+    INNER = 0x10,     /*   any other */
     UNLISTED = 0x100, /* no hook has run in this thread yet */
     GONE = 0x200,     /* the thread is ending: its record is no longer in the list */
     EXEMPT = 0x400,   /* the thread may go beyond the limit, see exempt_begin() */
@@ -35,16 +37,26 @@ struct thread {
     struct counts count[DOMAINS];
 
     /* The MEM or OBJ call that is on its way down, for the RAW call that pymalloc may make of it. */
-    bool falls_through; /* there is one */
-    size_t size, old;   /* it asks for; it had */
-    void *raw;          /* what RAW gave for it */
-    void *freeing;      /* the block that is on its way down to be freed */
+    size_t size, old; /* it asks for; a realloc: its block had */
+    void *raw;        /* what RAW gave for it */
+    void *freeing;    /* the block that is on its way down to be freed */
     size_t free_size;
 
     struct thread *next, **link;
 };
 
 extern _Thread_local struct thread this_thread;
+
+/* Finding a thread's record is a call in a library that is loaded at run time. A hook makes it once: the
+ * compiler is kept from making it again wherever the record is used. */
+ZPORT_INLINE struct thread *thread_self(void)
+{
+    struct thread *t = &this_thread;
+#if defined(__GNUC__)
+    __asm__("" : "+r"(t));
+#endif
+    return t;
+}
 
 /* Takes this thread's record into the list; lets the record of a thread that is going count once more. */
 void thread_join(struct thread *t);
@@ -54,17 +66,18 @@ struct sums {
     int64_t used, allocations, frees;
 };
 
-/* The sums of all threads, those that have ended included. */
-void threads_sum(struct sums out[DOMAINS]);
+/* The sums of all threads, those that have ended included. `all` is what the account says that all
+ * domains hold together: OBJ holds what the others do not. */
+void threads_sum(struct sums out[DOMAINS], size_t all);
 
-/* Makes a domain's use add up again after blocks were lost sight of. */
+/* Makes a domain's use add up again after blocks were lost sight of. Not OBJ's. */
 void threads_adjust(enum domain d, int64_t used);
 
 /* Sets up the end of threads and forks: once. recount runs in a child whose parent had other threads,
  * which may have been in the middle of something. */
 void threads_init(void (*recount)(void));
 
-static inline void count_up(_Atomic int64_t *counter, int64_t n)
+ZPORT_INLINE void count_up(_Atomic int64_t *counter, int64_t n)
 {
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
                           memory_order_relaxed);
