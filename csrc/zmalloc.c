@@ -28,10 +28,10 @@ _Static_assert(PREFIX_SIZE % _Alignof(max_align_t) == 0, "the prefix keeps the a
 
 /* ---- the block and what it is counted at ---------------------------------------------------- */
 
-/* A block of 0 bytes is asked for as one of 1: it has to be real and distinct. */
+/* What is asked for: a block of 0 bytes has to be real, distinct and aligned. */
 static size_t real_size(size_t size)
 {
-    return (size ? size : 1) + PREFIX_SIZE;
+    return (size > ZPORT_LEAST_SIZE ? size : ZPORT_LEAST_SIZE) + PREFIX_SIZE;
 }
 
 #if defined(HAVE_MALLOC_SIZE)

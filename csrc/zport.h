@@ -22,6 +22,7 @@
 #define zport_realloc je_realloc
 #define zport_free je_free
 #define ZPORT_RAW_SIZE(p) je_malloc_usable_size(p)
+#define ZPORT_LEAST_SIZE 16
 #elif defined(ZMALLOC_USE_MIMALLOC)
 #include <mimalloc.h>
 #define ZPORT_BACKEND "mimalloc"
@@ -30,6 +31,7 @@
 #define zport_realloc mi_realloc
 #define zport_free mi_free
 #define ZPORT_RAW_SIZE(p) mi_usable_size(p)
+#define ZPORT_LEAST_SIZE 16
 #else
 #define ZPORT_BACKEND "libc"
 #define zport_malloc malloc
@@ -49,6 +51,12 @@
 #include <malloc.h>
 #define ZPORT_RAW_SIZE(p) _msize(p)
 #endif
+#endif
+
+/* What to ask for at least: a block of 1 is real and distinct, and where malloc aligns it to 8 only, as
+ * jemalloc and mimalloc do, one of 16 is aligned to 16. */
+#if !defined(ZPORT_LEAST_SIZE)
+#define ZPORT_LEAST_SIZE 1
 #endif
 
 /* HAVE_MALLOC_SIZE: the allocator can tell a block's usable size. NO_MALLOC_USABLE_SIZE forces

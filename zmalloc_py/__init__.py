@@ -16,6 +16,7 @@ out until :func:`install` is called; ``ZMALLOC_LIMIT="64 MiB"`` caps the process
 
 from zmalloc._core import (
     _C_API,
+    _begin,
     Limit,
     install,
     is_installed,
@@ -54,3 +55,6 @@ __all__ = [
 def get_include() -> str:
     """The folder with ``zmalloc_capi.h``, for extension modules that use ``zmalloc._C_API``."""
     return __path__[0] + "/include"
+
+
+_begin()  # puts the hooks in, and obeys ZMALLOC_NO_INSTALL and ZMALLOC_LIMIT

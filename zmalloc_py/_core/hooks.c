@@ -39,7 +39,6 @@ static struct {
     bool installed;
     bool held_is_used;
     void *chunk_caller; /* where frame chunks are asked for from */
-    size_t peak_before; /* the exemption */
     _Atomic uint64_t refusals[DOMAINS];
     _Atomic uint64_t untracked;
     uint64_t reinstalled;
@@ -726,20 +725,15 @@ void hooks_figures(struct hook_figures *out)
 
 /* ---- the exemption ------------------------------------------------------------------------- */
 
-void exempt_begin(void)
+void hooks_exempt(bool on)
 {
     struct thread *t = thread_self();
     if (t->state & UNLISTED)
         thread_join(t);
-    hooks.peak_before = zaccount_peak(&python_account);
-    t->state |= EXEMPT;
-}
-
-void exempt_end(void)
-{
-    this_thread.state &= ~(unsigned)EXEMPT;
-    if (is_capped(&python_account))
-        atomic_store(&python_account.peak, hooks.peak_before);
+    if (on)
+        t->state |= EXEMPT;
+    else
+        t->state &= ~(unsigned)EXEMPT;
 }
 
 /* ---- once --------------------------------------------------------------------------------- */

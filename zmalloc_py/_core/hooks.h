@@ -52,9 +52,8 @@ struct hook_figures {
 };
 void hooks_figures(struct hook_figures *out);
 
-/* Between the two this thread may go beyond every limit by exempt_room bytes: for a report about a
- * script that has left nothing. The peak does not remember it. Do not nest. */
-void exempt_begin(void);
-void exempt_end(void);
+/* While it is on, this thread may go beyond every limit by a few megabytes: for a report about a script
+ * that has left nothing. */
+void hooks_exempt(bool on);
 
 #endif

@@ -1,6 +1,4 @@
-/* module.c - the extension module zmalloc._core: thin functions around hooks.c and scopes.c.
- *
- * Importing it installs the hooks, so that what is counted begins as early as it can. */
+/* module.c - the extension module zmalloc._core: thin functions around hooks.c, scopes.c and runner.c. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -275,24 +273,6 @@ PyDoc_STRVAR(install_doc,
              "True if they had to be put in, False if they were there. After a loss counting begins\n"
              "anew (stats().reinstalled); under a limit what was charged stays charged.");
 
-static PyMethodDef methods[] = {
-    {"used", py_used, METH_NOARGS, used_doc},
-    {"total", py_total, METH_NOARGS, total_doc},
-    {"peak", py_peak, METH_NOARGS, peak_doc},
-    {"reset_peak", py_reset_peak, METH_NOARGS, reset_peak_doc},
-    {"rss", py_rss, METH_NOARGS, rss_doc},
-    {"limit", (PyCFunction)(void (*)(void))scopes_limit, METH_FASTCALL | METH_KEYWORDS, limit_doc},
-    {"is_installed", py_is_installed, METH_NOARGS, is_installed_doc},
-    {"install", py_install, METH_NOARGS, install_doc},
-    {"_audit", py_audit, METH_NOARGS, NULL},
-    {"_figures", py_figures, METH_NOARGS, NULL},
-    {"_parse_size", (PyCFunction)(void (*)(void))py_parse_size, METH_FASTCALL, NULL},
-    {"_format_size", py_format_size, METH_O, NULL},
-    {"_execute", (PyCFunction)(void (*)(void))runner_execute, METH_FASTCALL, NULL},
-    {"_reporter", runner_reporter, METH_O, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
 static bool is_set(const char *value)
 {
     return value && *value && strcmp(value, "0") != 0;
@@ -311,7 +291,8 @@ static int obey_limit_variable(const char *text)
     return 0;
 }
 
-static int obey_environment(void)
+/* The last thing that importing the package does: its own modules are not counted. */
+static int begin(void)
 {
     const bool installs = !is_set(getenv("ZMALLOC_NO_INSTALL"));
     const char *limit = getenv("ZMALLOC_LIMIT");
@@ -327,6 +308,35 @@ static int obey_environment(void)
     return capped ? obey_limit_variable(limit) : 0;
 }
 
+static PyObject *py_begin(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    if (begin() < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"used", py_used, METH_NOARGS, used_doc},
+    {"total", py_total, METH_NOARGS, total_doc},
+    {"peak", py_peak, METH_NOARGS, peak_doc},
+    {"reset_peak", py_reset_peak, METH_NOARGS, reset_peak_doc},
+    {"rss", py_rss, METH_NOARGS, rss_doc},
+    {"limit", (PyCFunction)(void (*)(void))scopes_limit, METH_FASTCALL | METH_KEYWORDS, limit_doc},
+    {"is_installed", py_is_installed, METH_NOARGS, is_installed_doc},
+    {"install", py_install, METH_NOARGS, install_doc},
+    {"_begin", py_begin, METH_NOARGS, NULL},
+    {"_audit", py_audit, METH_NOARGS, NULL},
+    {"_figures", py_figures, METH_NOARGS, NULL},
+    {"_parse_size", (PyCFunction)(void (*)(void))py_parse_size, METH_FASTCALL, NULL},
+    {"_format_size", py_format_size, METH_O, NULL},
+    {"_execute", (PyCFunction)(void (*)(void))runner_execute, METH_FASTCALL, NULL},
+    {"_run_file", (PyCFunction)(void (*)(void))runner_run_file, METH_FASTCALL, NULL},
+    {"_run_text", (PyCFunction)(void (*)(void))runner_run_text, METH_FASTCALL, NULL},
+    {"_reporter", runner_reporter, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static int module_exec(PyObject *module)
 {
 #if defined(Py_GIL_DISABLED)
@@ -340,7 +350,7 @@ static int module_exec(PyObject *module)
     if (scopes_init(module, &state->types) < 0 || add_capsule(module) < 0 ||
         PyModule_AddStringConstant(module, "__version__", ZMALLOC_VERSION) < 0)
         return -1;
-    return obey_environment();
+    return 0;
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)

@@ -1,12 +1,13 @@
 /* runner.c - what the command line needs in C because it must work when there is no memory left.
  *
  * A script that has used up its cap leaves its data alive behind the exception. Showing the exception,
- * and saying that the cap was the reason, is done beyond the limit (exempt_begin); the script's own code
+ * and saying that the cap was the reason, is done beyond the limit (scopes_report_begin); the script's own code
  * (atexit, __del__, sys.excepthook) runs within it. */
 #define PY_SSIZE_T_CLEAN
 #include "runner.h"
 
 #include "hooks.h"
+#include "scopes.h"
 #include "where.h"
 #include "zsize.h"
 
@@ -50,7 +51,7 @@ static void say_limit(const struct zaccount_figures *f)
              "%s%s\n",
              zsize_format(limit, f->limit), zsize_format(peak, f->peak),
              (unsigned long long)f->refusals, plural(f->refusals),
-             zsize_format(asked, f->last_refused), place);
+             zsize_format(asked, where_bytes()), place);
     fputs(line, stderr);
     fflush(stderr);
 }
@@ -100,7 +101,7 @@ static void show_exception(PyObject *code)
     PyObject *type, *value, *traceback;
     const bool exempt = !has_own_excepthook();
     if (exempt)
-        exempt_begin();
+        scopes_report_begin();
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
     PyObject *rest = Py_XNewRef(strip(traceback, code));
@@ -110,7 +111,7 @@ static void show_exception(PyObject *code)
     PyErr_Restore(type, value, rest);
     PyErr_Print();
     if (exempt)
-        exempt_end();
+        scopes_report_end();
 }
 
 static void flush_stderr(void)
@@ -124,14 +125,18 @@ static void flush_stderr(void)
 
 /* ---- _execute ------------------------------------------------------------------------------- */
 
-static void note_status(PyObject *note, long status)
+/* Tells the runner's Python part how the script ended, while there is room to say it. */
+static void note_status(PyObject *note, long status, bool died)
 {
-    PyObject *number = PyLong_FromLong(status); /* a small int: always there */
-    PyObject *done = number ? PyObject_CallOneArg(note, number) : NULL;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    scopes_report_begin();
+    PyObject *done = PyObject_CallFunction(note, "lO", status, died ? Py_True : Py_False);
     if (!done)
         PyErr_Clear();
     Py_XDECREF(done);
-    Py_XDECREF(number);
+    scopes_report_end();
+    PyErr_Restore(type, value, traceback);
 }
 
 static void end_with_exception(PyObject *function, PyObject *note)
@@ -139,16 +144,41 @@ static void end_with_exception(PyObject *function, PyObject *note)
     struct zaccount_figures figures;
     const bool by_limit = PyErr_ExceptionMatches(PyExc_MemoryError) && has_hit_limit(&figures);
     const bool by_sigint = PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
+    const int status = by_limit ? RUNNER_STATUS_LIMIT : by_sigint ? -SIGINT : 1;
+    note_status(note, status, true);
     show_exception(own_code(function));
-    exempt_begin();
+    scopes_report_begin();
     flush_stderr();
     if (by_limit)
         say_limit(&figures);
-    note_status(note, by_limit ? RUNNER_STATUS_LIMIT : by_sigint ? -SIGINT : 1);
-    exempt_end();
+    scopes_report_end();
     if (by_sigint)
         leave_by_sigint();
-    leave(by_limit ? RUNNER_STATUS_LIMIT : 1);
+    leave(status);
+}
+
+/* What Python makes of sys.exit(value). */
+static long exit_status(PyObject *value)
+{
+    PyObject *code = PyObject_GetAttrString(value, "code");
+    long status = 1;
+    if (code == Py_None)
+        status = 0;
+    else if (code && PyLong_Check(code))
+        status = PyLong_AsLong(code);
+    PyErr_Clear();
+    Py_XDECREF(code);
+    return status;
+}
+
+static void end_with_exit(PyObject *note)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    note_status(note, exit_status(value), false);
+    PyErr_Restore(type, value, traceback);
+    PyErr_Print(); /* ends the process, unless it is an interactive one */
 }
 
 PyObject *runner_execute(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
@@ -159,9 +189,55 @@ PyObject *runner_execute(PyObject *module, PyObject *const *args, Py_ssize_t nar
         return NULL;
     }
     PyObject *result = PyObject_CallNoArgs(args[0]);
-    if (!result && !PyErr_ExceptionMatches(PyExc_SystemExit))
+    if (result)
+        return result;
+    if (PyErr_ExceptionMatches(PyExc_SystemExit))
+        end_with_exit(args[1]);
+    else
         end_with_exception(args[0], args[1]);
+    Py_RETURN_NONE;
+}
+
+/* ---- _run_file, _run_text -------------------------------------------------------------------- */
+
+static bool has_namespace(PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs == 2 && PyDict_Check(args[1]))
+        return true;
+    PyErr_SetString(PyExc_TypeError, "expected a program and a dict");
+    return false;
+}
+
+PyObject *runner_run_file(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    PyObject *path = NULL;
+    if (!has_namespace(args, nargs))
+        return NULL;
+    if (args[0] == Py_None)
+        return PyRun_FileExFlags(stdin, "<stdin>", Py_file_input, args[1], args[1], 0, NULL);
+    if (!PyUnicode_FSConverter(args[0], &path))
+        return NULL;
+    FILE *file = fopen(PyBytes_AS_STRING(path), "rb");
+    PyObject *result = NULL;
+    if (file)
+        result = PyRun_FileExFlags(file, PyBytes_AS_STRING(path), Py_file_input, args[1], args[1], 1,
+                                   NULL);
+    else
+        PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, args[0]);
+    Py_DECREF(path);
     return result;
+}
+
+PyObject *runner_run_text(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    PyCompilerFlags flags = {.cf_flags = PyCF_IGNORE_COOKIE,
+                             .cf_feature_version = PY_MINOR_VERSION};
+    if (!has_namespace(args, nargs))
+        return NULL;
+    const char *text = PyUnicode_AsUTF8(args[0]);
+    return text ? PyRun_StringFlags(text, Py_file_input, args[1], args[1], &flags) : NULL;
 }
 
 /* ---- _reporter ------------------------------------------------------------------------------ */
@@ -169,9 +245,9 @@ PyObject *runner_execute(PyObject *module, PyObject *const *args, Py_ssize_t nar
 static PyObject *call_exempt(PyObject *function, PyObject *unused)
 {
     (void)unused;
-    exempt_begin();
+    scopes_report_begin();
     PyObject *result = PyObject_CallNoArgs(function);
-    exempt_end();
+    scopes_report_end();
     return result;
 }
 

@@ -34,6 +34,9 @@ static struct {
     struct marks sealed;  /* the minima of those that stay */
     uint64_t bare_number; /* tells a bare limit from the ones before and after it */
     uint64_t last_number;
+    struct marks report;        /* what reports have left behind, on top of every limit */
+    struct marks before_report; /* what was in use, and held, when one began */
+    size_t peak_before_report;
 } set = {
     .lock = ZPORT_MUTEX_INIT,
     .bare = {SIZE_MAX, SIZE_MAX},
@@ -50,6 +53,11 @@ static struct marks both(struct marks a, struct marks b)
     return (struct marks){smaller(a.used, b.used), smaller(a.held, b.held)};
 }
 
+static size_t plus(size_t limit, size_t more)
+{
+    return limit > SIZE_MAX - more ? SIZE_MAX : limit + more;
+}
+
 /* set.lock is held. */
 static struct marks minima(void)
 {
@@ -64,8 +72,9 @@ static void apply(void)
 {
     const struct marks least = minima();
     const size_t used = hooks_held_is_used() ? smaller(least.used, least.held) : least.used;
-    zaccount_set_limit(&python_account, used, 0);
-    zaccount_set_limit(&held_account, hooks_held_is_used() ? SIZE_MAX : least.held, 0);
+    const size_t held = hooks_held_is_used() ? SIZE_MAX : least.held;
+    zaccount_set_limit(&python_account, plus(used, set.report.used), 0);
+    zaccount_set_limit(&held_account, plus(held, set.report.held), 0);
 }
 
 static struct marks in_force(void)
@@ -91,6 +100,39 @@ void scopes_seal(size_t n, size_t held)
     zport_lock(&set.lock);
     set.sealed = both(set.sealed, (struct marks){n, held});
     apply();
+    zport_unlock(&set.lock);
+}
+
+/* ---- reports ------------------------------------------------------------------------------- */
+
+static struct marks in_use(void)
+{
+    return (struct marks){zaccount_used(&python_account), zaccount_used(&held_account)};
+}
+
+static size_t growth(size_t before, size_t now)
+{
+    return now > before ? now - before : 0;
+}
+
+void scopes_report_begin(void)
+{
+    set.before_report = in_use();
+    set.peak_before_report = zaccount_peak(&python_account);
+    hooks_exempt(true);
+}
+
+void scopes_report_end(void)
+{
+    hooks_exempt(false);
+    const struct marks now = in_use();
+    zport_lock(&set.lock);
+    if (minima().used != SIZE_MAX || minima().held != SIZE_MAX) {
+        set.report.used += growth(set.before_report.used, now.used);
+        set.report.held += growth(set.before_report.held, now.held);
+        atomic_store(&python_account.peak, set.peak_before_report);
+        apply();
+    }
     zport_unlock(&set.lock);
 }
 

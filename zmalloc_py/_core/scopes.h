@@ -25,6 +25,12 @@ PyObject *scopes_limit(PyObject *module, PyObject *const *args, Py_ssize_t nargs
 /* Caps the process for good at n bytes used (SIZE_MAX: not) and `held` bytes held (likewise). */
 void scopes_seal(size_t n, size_t held);
 
+/* Between the two this thread may go beyond the limits, for a report about a script that has left nothing.
+ * What the report leaves behind (modules that it imported) is added to the limits in force, so that the
+ * script's own last words have the room that they had before; the peak does not remember it. Do not nest. */
+void scopes_report_begin(void);
+void scopes_report_end(void);
+
 /* The smallest limit on use, or SIZE_MAX; the smallest on what is held. */
 size_t scopes_in_force(void);
 size_t scopes_held_in_force(void);

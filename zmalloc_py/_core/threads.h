@@ -27,7 +27,7 @@ enum {
     INNER = 0x10,     /*   any other */
     UNLISTED = 0x100, /* no hook has run in this thread yet */
     GONE = 0x200,     /* the thread is ending: its record is no longer in the list */
-    EXEMPT = 0x400,   /* the thread may go beyond the limit, see exempt_begin() */
+    EXEMPT = 0x400,   /* the thread may go beyond the limit, see hooks_exempt() */
     PROBING = 0x800   /* hooks note that they were reached, and count nothing */
 };
 

@@ -116,6 +116,11 @@ PyObject *where_last(void)
                          last.line);
 }
 
+size_t where_bytes(void)
+{
+    return last.bytes;
+}
+
 /* Writes one character as UTF-8; lone surrogates, which stand for undecodable bytes, as "?". */
 static size_t put_utf8(char *at, Py_UCS4 c)
 {

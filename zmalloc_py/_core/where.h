@@ -15,7 +15,10 @@ void where_note(size_t n);
 /* The last note as (bytes, file or None, line or None), or None if there is none. A new reference. */
 PyObject *where_last(void);
 
-/* The same as text for a report, " at FILE:LINE" or "". Allocates nothing. */
+/* The bytes of the last note, 0 if there is none. */
+size_t where_bytes(void);
+
+/* Its place as text for a report, " at FILE:LINE" or "". Allocates nothing. */
 void where_format(char *buffer, size_t room);
 
 #endif

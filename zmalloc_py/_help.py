@@ -1,0 +1,18 @@
+"""The help text of the command line: loaded when it is asked for."""
+
+from zmalloc._cli import USAGE
+
+HELP = f"""{USAGE}
+
+Runs a Python program with every byte counted. Options come before the program:
+
+  --limit SIZE   cap what the program may use; a request beyond it is a MemoryError.
+                 The cap stays for the life of the process. A program that dies of it
+                 ends with exit status 53 and one line that says so.
+  --held SIZE    cap what the system gives for it: arenas, large blocks, frames
+  --rlimit SIZE  let the kernel cap the process's data at its size now plus SIZE
+  --stats        print a table of all figures to stderr at the end
+  --json FILE    write the figures, the exit status and the versions to FILE at the end
+
+A SIZE is bytes, or 64MiB, 1.5g, 300kB (all 1024-based), or 80% of the memory there is.
+ZMALLOC_LIMIT=SIZE in the environment caps any process that imports zmalloc."""

@@ -1,0 +1,115 @@
+"""Making a process look as if Python had been started with a certain program."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from zmalloc import _core
+from zmalloc._cli import ProgramError
+
+TYPE_CHECKING = False  # typing's, without its import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+
+def fresh_main(**attributes: object) -> ModuleType:
+    """A new ``__main__``, with what CPython puts into it."""
+    module = type(sys)("__main__")
+    module.__dict__.update(
+        __builtins__=sys.modules["builtins"], __annotations__={}, **attributes
+    )
+    sys.modules["__main__"] = module
+    return module
+
+
+def set_path(entry: str) -> None:
+    """Put the program's entry where Python has put the runner's, if it has put one."""
+    if not (getattr(sys.flags, "safe_path", False) or sys.flags.isolated):
+        sys.path[0] = entry
+
+
+def is_importable(path: str) -> bool:
+    """A folder or an archive with a __main__.py in it: Python runs those, too."""
+    for hook in sys.path_hooks:
+        try:
+            hook(path)
+        except ImportError:
+            continue
+        return True
+    return False
+
+
+def as_module(name: str, alter_argv: bool) -> Callable[[], object]:
+    import runpy
+
+    run: Callable[[str, bool], object] = runpy._run_module_as_main  # type: ignore[attr-defined]
+
+    def call() -> object:
+        return run(name, alter_argv)
+
+    return call
+
+
+def as_file(path: str | None, main: ModuleType) -> Callable[[], object]:
+    namespace = main.__dict__
+
+    def call() -> object:
+        return _core._run_file(path, namespace)
+
+    return call
+
+
+def as_text(code: str, main: ModuleType) -> Callable[[], object]:
+    namespace = main.__dict__
+
+    def call() -> object:
+        return _core._run_text(code, namespace)
+
+    return call
+
+
+def as_script(path: str) -> Callable[[], object]:
+    from _frozen_importlib_external import SourceFileLoader
+
+    full = os.path.join(os.getcwd(), path)
+    if is_importable(path):
+        fresh_main()
+        if getattr(sys.flags, "safe_path", False):
+            sys.path.insert(0, path)
+        else:
+            set_path(path)
+        return as_module("__main__", False)
+    try:
+        with open(full, "rb"):
+            pass
+    except OSError as error:
+        raise ProgramError(
+            f"can't open file {full!r}: [Errno {error.errno}] {error.strerror}"
+        ) from None
+    set_path(os.path.dirname(os.path.realpath(path)))
+    loader = SourceFileLoader("__main__", full)
+    return as_file(full, fresh_main(__file__=full, __cached__=None, __loader__=loader))
+
+
+def prepare(program: list[str]) -> Callable[[], object]:
+    """Make the process look as if Python had been started with the program; what runs it."""
+    what, *args = program
+    if what == "-m":
+        sys.argv[:] = program
+        sys.argv[1:2] = []
+        set_path(os.getcwd())
+        fresh_main()
+        return as_module(args[0], True)
+    if what == "-c":
+        sys.argv[:] = ["-c", *args[1:]]
+        set_path("")
+        return as_text(args[0], fresh_main(__loader__=sys.__loader__))
+    sys.argv[:] = program
+    if what == "-":
+        set_path("")
+        return as_file(None, fresh_main(__loader__=sys.__loader__))
+    return as_script(what)
+
+
