@@ -20,8 +20,7 @@ SOURCES := zmalloc zaccount zcore zmap zport zsize
 MODE    ?=
 OUT     ?= build/c/$(BACKEND)$(if $(MODE),-$(MODE))
 
-.PHONY: help demo test test-core test-python lib install uninstall wheel sdist bench lint \
-        check-style clean
+.PHONY: help demo test test-core test-python lint lib install uninstall wheel sdist bench clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -83,6 +82,71 @@ uninstall: ## take out what install put there
 	rm -f $(PUBLIC:%=$(DESTDIR)$(PREFIX)/include/%) $(DESTDIR)$(PREFIX)/lib/libzmalloc.a \
 	    $(DESTDIR)$(PREFIX)/lib/libzmalloc.so $(DESTDIR)$(PREFIX)/lib/libzmalloc.so.0 \
 	    $(DESTDIR)$(PREFIX)/lib/pkgconfig/zmalloc.pc
+
+# ---- Python --------------------------------------------------------------------------------
+
+.PHONY: .need-python .need-test
+VENV := .venv
+
+# Nothing of the caller's environment may change what is built and tested.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV ZMALLOC_LIMIT ZMALLOC_NO_INSTALL PYTHONMALLOC
+export PYTHON CC
+
+.need-python:
+	@tools/need.sh c python
+.need-test:
+	@tools/need.sh c python test
+
+demo: .need-python ## run a runaway script under a cap, and go on
+	@tools/venv.sh $(PYTHON) $(VENV)
+	@echo "--- a Python program runs examples/runaway.py under 64 MiB: it is stopped, the program goes on"
+	@$(VENV)/bin/python examples/host.py examples/runaway.py "64 MiB"
+	@echo
+	@echo "--- the same from the command line: python -m zmalloc run --limit 64MiB examples/runaway.py"
+	@$(VENV)/bin/python -m zmalloc run --limit 64MiB examples/runaway.py; status=$$?; \
+	    echo "exit status $$status"; test $$status = 53
+
+test: .need-test ## set up and run all tests, on every Python from 3.10 to 3.13 that the machine has
+	@$(MAKE) --no-print-directory test-core
+	@$(MAKE) --no-print-directory test-python
+	@$(MAKE) --no-print-directory lint
+
+test-core: .need-test ## the tests of the C core
+	@echo "=== the C core"
+	@tools/venv.sh $(PYTHON) $(VENV) test
+	@$(VENV)/bin/python -m pytest -q tests/core
+
+test-python: .need-test ## the tests of the extension, on each Python
+	@set -e; for python in $$(tools/pythons.sh); do \
+	    venv=build/venv/$$(echo $$python | tr / _); \
+	    echo "=== $$($$python --version) ($$python)"; \
+	    tools/venv.sh $$python $$venv test; \
+	    $$venv/bin/python -m pytest -q tests/python; \
+	done
+
+lint: .need-python ## ruff and mypy --strict
+	@tools/venv.sh $(PYTHON) build/venv/lint lint
+	@build/venv/lint/bin/ruff check .
+	@build/venv/lint/bin/mypy -p zmalloc
+
+sdist: .need-python ## build the source distribution
+	@$(MAKE) --no-print-directory .build KIND=--sdist
+
+wheel: .need-python ## build a wheel for $(PYTHON)
+	@$(MAKE) --no-print-directory .build KIND=--wheel
+
+.PHONY: .build
+.build:
+	@test -x build/venv/build/bin/pyproject-build || { $(PYTHON) -m venv build/venv/build && \
+	    build/venv/build/bin/pip install -q --disable-pip-version-check build; }
+	@build/venv/build/bin/pyproject-build $(KIND) --outdir dist . >build/dist.log 2>&1 || \
+	    { cat build/dist.log; exit 1; }
+	@rm -rf build/lib.* build/temp.* build/bdist.* build/lib zmalloc.egg-info
+	@ls dist
+
+bench: .need-python ## stock Python, a pass-through hook, zmalloc and tracemalloc side by side
+	@tools/venv.sh $(PYTHON) $(VENV)
+	@$(VENV)/bin/python bench/bench.py
 
 clean: ## remove everything that was built
 	rm -rf build dist .venv *.egg-info

@@ -34,6 +34,7 @@ static struct {
     struct marks sealed;  /* the minima of those that stay */
     uint64_t bare_number; /* tells a bare limit from the ones before and after it */
     uint64_t last_number;
+    struct limit *objects; /* those that may have a bare limit to put back */
     struct marks report;        /* what reports have left behind, on top of every limit */
     struct marks before_report; /* what was in use, and held, when one began */
     size_t peak_before_report;
@@ -138,23 +139,45 @@ void scopes_report_end(void)
 
 /* ---- the object ---------------------------------------------------------------------------- */
 
-typedef struct {
+typedef struct limit {
     PyObject_HEAD
     struct scope scope;
     bool is_sealed, is_entered;
     uint64_t number;      /* of the bare limit that this object set */
     struct marks before;  /* the bare limit that it replaced */
     uint64_t before_number;
+    struct limit *next; /* in set.objects */
     PyObject *enter, *exit; /* made in advance, for `with` to fetch; NULL once fetched */
 } Limit;
 
-/* Takes the bare limit back that this object set, if it is still the one. set.lock is held. */
+/* Takes the bare limit back that this object set: from its place, or, if another has replaced it, from
+ * what would come back after that. set.lock is held. */
 static void unset_bare(Limit *self)
 {
-    if (set.bare_number != self->number)
+    if (self->number == 0)
         return;
-    set.bare = self->before;
-    set.bare_number = self->before_number;
+    if (set.bare_number == self->number) {
+        set.bare = self->before;
+        set.bare_number = self->before_number;
+    }
+    for (Limit *l = set.objects; l; l = l->next) {
+        if (l->before_number == self->number) {
+            l->before = self->before;
+            l->before_number = self->before_number;
+        }
+    }
+    self->number = 0;
+}
+
+static void forget_object(Limit *self)
+{
+    zport_lock(&set.lock);
+    Limit **at = &set.objects;
+    while (*at && *at != self)
+        at = &(*at)->next;
+    if (*at)
+        *at = self->next;
+    zport_unlock(&set.lock);
 }
 
 static void enter_scope(Limit *self)
@@ -333,6 +356,7 @@ static void limit_dealloc(PyObject *op)
     PyTypeObject *type = Py_TYPE(op);
     if (self->is_entered) /* a with statement that was never left, in a generator that was dropped */
         leave_scope(self);
+    forget_object(self);
     Py_XDECREF(self->enter);
     Py_XDECREF(self->exit);
     PyObject_Free(op);
@@ -367,7 +391,7 @@ static PyObject *limit_repr(PyObject *op)
         zsize_format(held + 7, self->scope.marks.held);
     }
     zport_lock(&set.lock);
-    const bool is_bare = set.bare_number == self->number;
+    const bool is_bare = self->number && set.bare_number == self->number;
     zport_unlock(&set.lock);
     return PyUnicode_FromFormat("<zmalloc.limit %s%s, %s>", used, held,
                                 self->is_sealed    ? "sealed"
@@ -426,6 +450,7 @@ static Limit *new_limit(const struct scope_types *types, struct marks marks, boo
     self->number = 0;
     self->before = no_marks;
     self->before_number = 0;
+    self->next = NULL;
     self->enter = new_bound(types, self, call_enter);
     self->exit = new_bound(types, self, call_exit);
     if (self->enter && self->exit)
@@ -475,6 +500,8 @@ static void put_in_force(Limit *self)
         self->before_number = set.bare_number;
         set.bare = self->scope.marks;
         set.bare_number = self->number;
+        self->next = set.objects;
+        set.objects = self;
     }
     apply();
     zport_unlock(&set.lock);

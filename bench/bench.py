@@ -1,0 +1,91 @@
+"""What counting costs: stock Python, a pass-through hook, zmalloc and tracemalloc side by side.
+
+    make bench             a few minutes
+    ROUNDS=20 make bench   more of them
+
+All contenders run interleaved in one go, each run in a process of its own, so that a machine whose speed
+drifts slows all of them alike. For each program the median of the ratios, round by round, against stock;
+below them the geometric mean, and zmalloc against the pass-through hook.
+"""
+
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BUILD = HERE.parent / "build" / "bench"
+CONTENDERS = ["stock", "pass-through", "zmalloc", "zmalloc, capped", "tracemalloc"]
+PROGRAMS = ["trees", "objects", "words", "floats", "documents", "copies", "tables", "buffers"]
+
+
+def build_passthrough():
+    BUILD.mkdir(parents=True, exist_ok=True)
+    target = BUILD / f"zmalloc_passthrough{sysconfig.get_config_var('EXT_SUFFIX')}"
+    include = sysconfig.get_paths()["include"]
+    compiler = os.environ.get("CC", "cc")
+    subprocess.run(
+        [compiler, "-O2", "-fPIC", "-shared", f"-I{include}", str(HERE / "passthrough.c"), "-o", str(target)],
+        check=True,
+    )
+
+
+def run(program, contender):
+    """CPU seconds of one run in a process of its own."""
+    env = dict(os.environ, PYTHONPATH=str(BUILD), PYTHONHASHSEED="1")
+    command = [sys.executable, str(HERE / "programs.py"), program, contender]
+    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def measure(program, rounds):
+    """Seconds by contender, one entry a round; each round starts with another contender."""
+    times = {contender: [] for contender in CONTENDERS}
+    for i in range(rounds):
+        turn = i % len(CONTENDERS)
+        for contender in CONTENDERS[turn:] + CONTENDERS[:turn]:
+            times[contender].append(run(program, contender))
+    return times
+
+
+def ratio(times, contender, base):
+    """The median of the ratios round by round, and their quartiles."""
+    ratios = [a / b for a, b in zip(times[contender], times[base], strict=True)]
+    low, _, high = statistics.quantiles(ratios, n=4)
+    return statistics.median(ratios), low, high
+
+
+def geometric_mean(values):
+    return math.exp(statistics.fmean(map(math.log, values)))
+
+
+def main():
+    rounds = int(os.environ.get("ROUNDS", "7"))
+    build_passthrough()
+    print(f"CPython {platform.python_version()}, {platform.machine()}, {os.cpu_count()} CPUs; CPU time, "
+          f"{rounds} rounds, median ratio to stock (quartiles)\n")
+    columns = CONTENDERS[1:]
+    print(f"{'program':<12}{'stock':>10}" + "".join(f"{name:>24}" for name in columns))
+    totals = {name: [] for name in columns}
+    over_hook = []
+    for program in PROGRAMS:
+        times = measure(program, rounds)
+        line = f"{program:<12}{statistics.median(times['stock']) * 1000:>7.0f} ms"
+        for name in columns:
+            middle, low, high = ratio(times, name, "stock")
+            totals[name].append(middle)
+            line += f"{f'{middle:.3f} ({low:.3f}-{high:.3f})':>24}"
+        over_hook.append(ratio(times, "zmalloc", "pass-through")[0])
+        print(line, flush=True)
+    means = "".join(f"{geometric_mean(totals[name]):>24.3f}" for name in columns)
+    print(f"{'mean':<12}{'':>10}{means}")
+    print(f"\nzmalloc over the pass-through hook: {geometric_mean(over_hook):.3f} "
+          f"({min(over_hook):.3f} to {max(over_hook):.3f})")
+
+
+if __name__ == "__main__":
+    main()
