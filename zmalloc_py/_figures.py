@@ -28,6 +28,9 @@ class _Frozen:
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} is read-only: cannot delete {name!r}")
 
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        self._set(**state[1])  # copy and pickle: what __slots__ gave
+
     def _values(self) -> Iterator[tuple[str, Any]]:
         return ((name, getattr(self, name)) for name in self.__slots__)
 
