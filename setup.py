@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import tempfile
-
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -39,8 +38,8 @@ class BuildWithHeaders(build_py):
             self.copy_file(header, str(folder / Path(header).name))
 
 
-# TLS descriptors: a thread's record is found without a call into the loader, and without taking a place
-# in the static block that a library loaded at run time may not get. aarch64 has them anyway.
+# TLS descriptors: a thread's record is found without a call into the loader, and without taking a
+# place in the static block that a library loaded at run time may not get. aarch64 has them anyway.
 TLS_DESCRIPTORS = "-mtls-dialect=gnu2"
 
 

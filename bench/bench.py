@@ -3,9 +3,9 @@
     make bench             a few minutes
     ROUNDS=20 make bench   more of them
 
-All contenders run interleaved in one go, each run in a process of its own, so that a machine whose speed
-drifts slows all of them alike. For each program the median of the ratios, round by round, against stock;
-below them the geometric mean, and zmalloc against the pass-through hook.
+All contenders run interleaved in one go, each run in a process of its own, so that a machine whose
+speed drifts slows all of them alike. For each program the median of the ratios, round by round,
+against stock; below them the geometric mean, and zmalloc against the pass-through hook.
 """
 
 import math
@@ -28,10 +28,9 @@ def build_passthrough():
     target = BUILD / f"zmalloc_passthrough{sysconfig.get_config_var('EXT_SUFFIX')}"
     include = sysconfig.get_paths()["include"]
     compiler = os.environ.get("CC", "cc")
-    subprocess.run(
-        [compiler, "-O2", "-fPIC", "-shared", f"-I{include}", str(HERE / "passthrough.c"), "-o", str(target)],
-        check=True,
-    )
+    source = str(HERE / "passthrough.c")
+    flags = ["-O2", "-fPIC", "-shared", f"-I{include}"]
+    subprocess.run([compiler, *flags, source, "-o", str(target)], check=True)
 
 
 def run(program, contender):
@@ -66,8 +65,10 @@ def geometric_mean(values):
 def main():
     rounds = int(os.environ.get("ROUNDS", "7"))
     build_passthrough()
-    print(f"CPython {platform.python_version()}, {platform.machine()}, {os.cpu_count()} CPUs; CPU time, "
-          f"{rounds} rounds, median ratio to stock (quartiles)\n")
+    print(
+        f"CPython {platform.python_version()}, {platform.machine()}, {os.cpu_count()} CPUs; "
+        f"CPU time, {rounds} rounds, median ratio to stock (quartiles)\n"
+    )
     columns = CONTENDERS[1:]
     print(f"{'program':<12}{'stock':>10}" + "".join(f"{name:>24}" for name in columns))
     totals = {name: [] for name in columns}
@@ -83,8 +84,10 @@ def main():
         print(line, flush=True)
     means = "".join(f"{geometric_mean(totals[name]):>24.3f}" for name in columns)
     print(f"{'mean':<12}{'':>10}{means}")
-    print(f"\nzmalloc over the pass-through hook: {geometric_mean(over_hook):.3f} "
-          f"({min(over_hook):.3f} to {max(over_hook):.3f})")
+    print(
+        f"\nzmalloc over the pass-through hook: {geometric_mean(over_hook):.3f} "
+        f"({min(over_hook):.3f} to {max(over_hook):.3f})"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Exact memory accounting and memory caps for Python.
 
-Importing this package puts hooks into CPython's allocators; from then on every byte that Python takes
-is counted::
+Importing this package puts hooks into CPython's allocators; from then on every byte that Python
+takes is counted::
 
     import zmalloc
 
@@ -16,8 +16,8 @@ out until :func:`install` is called; ``ZMALLOC_LIMIT="64 MiB"`` caps the process
 
 from zmalloc._core import (
     _C_API,
-    _begin,
     Limit,
+    _begin,
     install,
     is_installed,
     limit,

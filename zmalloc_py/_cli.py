@@ -1,13 +1,12 @@
 """The command line: ``python -m zmalloc run [options] script.py args...``, also as ``zmalloc run``.
 
-Runs a script as Python itself would, counted and under a cap. What is imported here before the script
-starts counts as the script's, so nothing is imported that is not needed yet, and the options are read by
-hand.
+Runs a script as Python itself would, counted and under a cap. What is imported here before the
+script starts counts as the script's, so nothing is imported that is not needed yet, and the options
+are read by hand.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 
 from zmalloc import _core

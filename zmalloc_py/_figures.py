@@ -32,7 +32,8 @@ class _Frozen:
         self._set(**state[1])  # copy and pickle: what __slots__ gave
 
     def _values(self) -> Iterator[tuple[str, Any]]:
-        return ((name, getattr(self, name)) for name in self.__slots__)
+        names: tuple[str, ...] = self.__slots__
+        return ((name, getattr(self, name)) for name in names)
 
     def as_dict(self) -> dict[str, Any]:
         """All figures as plain ints, bools, strings, None and dicts: ready for JSON."""
@@ -57,8 +58,9 @@ class _Frozen:
 class Domain(_Frozen):
     """The figures of one of CPython's allocator domains.
 
-    ``raw``, ``mem`` and ``obj`` are those of PyMem_RawMalloc, PyMem_Malloc and PyObject_Malloc; a block
-    belongs to the one that was called. ``stack`` is the chunks that Python frames live in, from 3.11 on.
+    ``raw``, ``mem`` and ``obj`` are those of PyMem_RawMalloc, PyMem_Malloc and PyObject_Malloc; a
+    block belongs to the one that was called. ``stack`` is the chunks that Python frames live in, from
+    3.11 on.
     """
 
     __slots__ = ("used", "allocations", "frees", "refusals")
@@ -218,7 +220,7 @@ def stats() -> Stats:
 def audit() -> Audit:
     """Walk the map of all live blocks and compare it with the counters.
 
-    The two agree whenever no other thread is allocating. Takes about a millisecond for each 10 MB that
-    Python holds.
+    The two agree whenever no other thread is allocating. Takes about a millisecond for each 10 MB
+    that Python holds.
     """
     return Audit(*_core._audit())
