@@ -29,15 +29,6 @@ static size_t min_size(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-static void raise_to(_Atomic size_t *field, size_t value)
-{
-    size_t now = HINT(*field);
-    while (now < value &&
-           !atomic_compare_exchange_weak_explicit(field, &now, value, memory_order_seq_cst,
-                                                  memory_order_relaxed))
-        ;
-}
-
 /* ---- marks ------------------------------------------------------------------------------- */
 
 /* One for all accounts of this copy: fork() could not find each account's own. */
@@ -114,7 +105,7 @@ static void note_mark(zaccount *a)
     if (GET(a->used) <= mark)
         return;
     SET(a->fired, true);
-    raise_to(&a->rearm, mark);
+    zaccount_raise(&a->rearm, mark);
     if (GET(a->used) <= mark) /* it fell before rearm stood */
         SET(a->fired, false);
 }
@@ -184,7 +175,7 @@ static void refuse(zaccount *a, size_t n)
     SET(a->hit, true);
     if (GET(a->hard) > GET(a->limit)) {
         SET(a->open, true);
-        raise_to(&a->rearm, close_mark(a));
+        zaccount_raise(&a->rearm, close_mark(a));
     }
 }
 
@@ -198,7 +189,7 @@ static void feel_pressure(zaccount *a, size_t used)
     if (used <= mark || !f || changes % 2 || GET(a->changes) != changes ||
         atomic_exchange(&a->fired, true))
         return;
-    raise_to(&a->rearm, mark);
+    zaccount_raise(&a->rearm, mark);
     f(a, used, ud);
     if (GET(a->used) <= GET(a->mark)) /* it fell before rearm stood */
         SET(a->fired, false);
@@ -242,7 +233,7 @@ bool zaccount_charge_parents(zaccount *a, size_t n)
 }
 
 /* Use is low enough for what waited for that. */
-static void rearm(zaccount *a, size_t now)
+void zaccount_rearm(zaccount *a, size_t now)
 {
     SET(a->rearm, 0); /* first, so that whoever sets a flag from here on raises it again */
     const size_t low = close_mark(a), mark = GET(a->mark);
@@ -251,16 +242,9 @@ static void rearm(zaccount *a, size_t now)
     if (now <= mark)
         SET(a->fired, false);
     if (GET(a->open))
-        raise_to(&a->rearm, low);
+        zaccount_raise(&a->rearm, low);
     if (GET(a->fired) && mark != SIZE_MAX)
-        raise_to(&a->rearm, mark);
-}
-
-void zaccount_uncharge_slow(zaccount *a, size_t before, size_t now)
-{
-    raise_to(&a->peak, before);
-    if (now <= HINT(a->rearm))
-        rearm(a, now);
+        zaccount_raise(&a->rearm, mark);
 }
 
 bool zaccount_take_beyond(zaccount *a, size_t n, size_t room)
@@ -298,7 +282,7 @@ void zaccount_give_back(zaccount *a, size_t n)
     for (; a && is_own(a); a = a->parent) {
         const size_t now = atomic_fetch_sub(&a->used, n) - n;
         if (now <= HINT(a->rearm))
-            rearm(a, now);
+            zaccount_rearm(a, now);
     }
     if (a)
         a->core->give_back(a, n);

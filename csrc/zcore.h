@@ -120,7 +120,7 @@ void zaccount_unlock_marks(void);
 
 bool zaccount_charge_slow(zaccount *a, size_t n);
 bool zaccount_charge_parents(zaccount *a, size_t n);
-void zaccount_uncharge_slow(zaccount *a, size_t before, size_t now);
+void zaccount_rearm(zaccount *a, size_t now);
 
 /* Takes n bytes as long as use ends at most `room` above the hard limit. For whoever has to say that
  * the limit was hit. An account without a parent. */
@@ -145,6 +145,16 @@ ZPORT_INLINE bool zaccount_take_fast(zaccount *a, size_t n)
     return false;
 }
 
+/* *field = max(*field, value) */
+ZPORT_INLINE void zaccount_raise(_Atomic size_t *field, size_t value)
+{
+    size_t now = atomic_load_explicit(field, memory_order_relaxed);
+    while (zport_unlikely(now < value) &&
+           !atomic_compare_exchange_weak_explicit(field, &now, value, memory_order_seq_cst,
+                                                  memory_order_relaxed))
+        ;
+}
+
 ZPORT_INLINE bool zaccount_take_alone(zaccount *a, size_t n)
 {
     return zport_likely(zaccount_take_fast(a, n)) || zaccount_charge_slow(a, n);
@@ -161,9 +171,9 @@ ZPORT_INLINE bool zaccount_take(zaccount *a, size_t n)
 ZPORT_INLINE void zaccount_drop_alone(zaccount *a, size_t n)
 {
     const size_t before = atomic_fetch_sub_explicit(&a->used, n, memory_order_seq_cst);
-    if (zport_unlikely(before > atomic_load_explicit(&a->peak, memory_order_relaxed) ||
-                       before - n <= atomic_load_explicit(&a->rearm, memory_order_relaxed)))
-        zaccount_uncharge_slow(a, before, before - n);
+    zaccount_raise(&a->peak, before);
+    if (zport_unlikely(before - n <= atomic_load_explicit(&a->rearm, memory_order_relaxed)))
+        zaccount_rearm(a, before - n);
 }
 
 ZPORT_INLINE void zaccount_drop(zaccount *a, size_t n)

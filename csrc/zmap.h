@@ -12,8 +12,8 @@
  *     251,252   reserved
  *     253       a tag: ours, the size is known to whoever frees it (zmap_set_tag)
  *     254       a span: as 255, of the owner's second kind
- *     255       ours, the size stands in the next 8 bytes of map, which are the block's own: such a
- *               block has 250 bytes or more
+ *     255       ours, the size stands in the next 8 bytes of map, which must be the block's own: such
+ *               a block has 250 bytes or more, or its owner knows that it has room for 144
  *
  * Caveats:
  *  - Blocks must be aligned to 16 bytes and must not overlap. Any address may be asked about.
@@ -42,6 +42,12 @@ enum {
     ZMAP_SPAN = 254,
     ZMAP_LONG = 255
 };
+
+#if defined(__GNUC__)
+#define ZMAP_LIKELY(x) __builtin_expect(!!(x), 1)
+#else
+#define ZMAP_LIKELY(x) (x)
+#endif
 
 #define ZMAP_LEAF_BYTES ((size_t)1 << (ZMAP_LEAF_BITS - ZMAP_GRANULE_BITS))
 
@@ -98,7 +104,7 @@ static inline unsigned zmap_code(const zmap_byte *at)
 /* The size behind a code that zmap_code() gave for `at`; 0 for a tag. */
 static inline size_t zmap_size(const zmap_byte *at, unsigned code)
 {
-    if (code <= ZMAP_SMALL_MAX + 1)
+    if (ZMAP_LIKELY(code <= ZMAP_SMALL_MAX + 1))
         return code - (code != 0);
     if (code < ZMAP_SPAN)
         return 0;
@@ -117,7 +123,7 @@ static inline void zmap_set_long(zmap_byte *at, size_t size, unsigned code)
 /* Enters a block of `size` bytes. */
 static inline void zmap_set(zmap_byte *at, size_t size)
 {
-    if (size <= ZMAP_SMALL_MAX)
+    if (ZMAP_LIKELY(size <= ZMAP_SMALL_MAX))
         atomic_store_explicit(at, (unsigned char)(size + 1), memory_order_release);
     else
         zmap_set_long(at, size, ZMAP_LONG);
@@ -127,7 +133,7 @@ static inline void zmap_set(zmap_byte *at, size_t size)
 static inline void zmap_clear(zmap_byte *at, unsigned code)
 {
     atomic_store_explicit(at, 0, memory_order_release);
-    if (code >= ZMAP_SPAN)
+    if (!ZMAP_LIKELY(code < ZMAP_SPAN))
         memset((unsigned char *)at + 1, 0, sizeof(uint64_t));
 }
 

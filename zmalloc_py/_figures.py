@@ -59,8 +59,8 @@ class Domain(_Frozen):
     """The figures of one of CPython's allocator domains.
 
     ``raw``, ``mem`` and ``obj`` are those of PyMem_RawMalloc, PyMem_Malloc and PyObject_Malloc; a
-    block belongs to the one that was called. ``stack`` is the chunks that Python frames live in, from
-    3.11 on.
+    block belongs to the one that was called. ``stack`` is the chunks that Python frames live in,
+    from 3.11 on.
     """
 
     __slots__ = ("used", "allocations", "frees", "refusals")

@@ -77,9 +77,9 @@ def as_script(path: str) -> Callable[[], object]:
     if is_importable(path):
         fresh_main()
         if getattr(sys.flags, "safe_path", False):
-            sys.path.insert(0, path)
+            sys.path.insert(0, full)
         else:
-            set_path(path)
+            set_path(full)
         return as_module("__main__", False)
     try:
         with open(full, "rb"):

@@ -24,6 +24,10 @@
 /* How far a debug allocator moves a pointer, at most. */
 enum { LARGEST_SHIFT = 64 };
 
+/* The least that RAW takes for a MEM or OBJ block: its size is always marked in the long form, which needs
+ * the map bytes of 144 bytes, so that free need not ask of small marks whether RAW is behind them. */
+enum { SMALLEST_RAW = 256 };
+
 /* What a report may take beyond the limit. */
 static const size_t exempt_room = (size_t)8 << 20;
 
@@ -41,6 +45,7 @@ static struct {
     void *chunk_caller; /* where frame chunks are asked for from */
     _Atomic uint64_t refusals[DOMAINS];
     _Atomic uint64_t untracked;
+    _Atomic size_t arenas; /* bytes, of those that are charged to held_account */
     uint64_t reinstalled;
     size_t lost;
 } hooks;
@@ -157,27 +162,40 @@ static bool is_behind(const void *p, const void *raw)
     return (uintptr_t)p - (uintptr_t)raw <= LARGEST_SHIFT;
 }
 
-/* RAW gave something while the call was on its way. If that is not the block itself, it is pymalloc's
- * own (its list of arenas), or a tool's. */
-static ZPORT_NOINLINE void settle_raw(struct thread *t, const void *p)
+/* What RAW gave on the way of a MEM or OBJ call is not what the call returns: it is pymalloc's own (its
+ * list of arenas), or a tool's. Nobody will say its size when it is freed. */
+static ZPORT_NOINLINE void disown_raw(struct thread *t)
 {
-    if (!p || !is_behind(p, t->raw))
-        zaccount_give_back(&held_account, t->size);
+    zaccount_give_back(&held_account, t->size);
     t->raw = NULL;
 }
 
-ZPORT_INLINE void fall(struct thread *t, enum domain d, size_t size)
+/* Marks a block in the long form, whatever its size: RAW is behind it. */
+static ZPORT_NOINLINE bool mark_behind(struct thread *t, enum domain d, const void *p, size_t n)
 {
-    t->state += d == RAW ? INNER : OUTER;
-    if (d != RAW)
-        t->size = size;
+    if (!is_behind(p, t->raw)) {
+        disown_raw(t);
+        return mark(t, d, p, n);
+    }
+    t->raw = NULL;
+    zmap_byte *at = zmap_reach(&map, p);
+    if (!at) {
+        zaccount_give_back(&held_account, n);
+        return false;
+    }
+    const unsigned code = zmap_code(at);
+    if (code)
+        bury(t, d, at, code);
+    zmap_set_long(at, n, ZMAP_LONG);
+    return true;
 }
 
-ZPORT_INLINE void land(struct thread *t, enum domain d, const void *p)
+/* Marks what a call got. RAW calls have nothing behind them. */
+ZPORT_INLINE bool mark_result(struct thread *t, enum domain d, const void *p, size_t n)
 {
-    t->state -= d == RAW ? INNER : OUTER;
     if (d != RAW && zport_unlikely(t->raw != NULL))
-        settle_raw(t, p);
+        return mark_behind(t, d, p, n);
+    return mark(t, d, p, n);
 }
 
 /* pymalloc asks RAW for a block that a MEM or OBJ call wants, and RAW has to say what is held. */
@@ -207,19 +225,23 @@ static ZPORT_NOINLINE void *leave_unmarked(enum domain d, void *p, size_t n)
 }
 
 ZPORT_INLINE void *allocate_counted(struct thread *t, enum domain d, size_t count, size_t size,
-                                     bool zeroed)
+                                    bool zeroed)
 {
     const size_t n = zeroed ? count * size : size;
     if (zport_unlikely(!take_for(d, t, n)))
         return refuse(d, n);
-    fall(t, d, n);
+    if (d != RAW)
+        t->size = n;
+    t->state += d == RAW ? INNER : OUTER;
     void *p = ask(d, count, size, zeroed);
-    land(t, d, p);
+    t->state -= d == RAW ? INNER : OUTER;
     if (zport_unlikely(!p)) {
+        if (d != RAW && t->raw)
+            disown_raw(t);
         give_back_for(d, n);
         return NULL;
     }
-    if (zport_unlikely(!mark(t, d, p, n)))
+    if (zport_unlikely(!mark_result(t, d, p, n)))
         return leave_unmarked(d, p, n);
     count_used(t, d, (int64_t)n);
     count_up(&t->count[d].allocations, 1);
@@ -233,8 +255,9 @@ static void *allocate_for_outer(struct thread *t, size_t count, size_t size, boo
         return ask(RAW, count, size, zeroed);
     if (!take(&held_account, t, t->size))
         return refuse(RAW, t->size);
-    void *p = ask(RAW, count, size, zeroed);
-    if (!p || t->raw) /* the one before was not the block: see settle_raw() */
+    const size_t n = zeroed ? count * size : size;
+    void *p = n < SMALLEST_RAW ? ask(RAW, 1, SMALLEST_RAW, zeroed) : ask(RAW, count, size, zeroed);
+    if (!p || t->raw) /* the one before was not the block: see disown_raw() */
         zaccount_give_back(&held_account, t->size);
     if (p)
         t->raw = p;
@@ -297,13 +320,14 @@ ZPORT_INLINE void release_marked(struct thread *t, enum domain d, void *p, zmap_
     drop_for(d, n);
     count_used(t, d, -(int64_t)n);
     count_up(&t->count[d].frees, 1);
-    if (d != RAW) {
-        t->freeing = p;
-        t->free_size = n;
+    if (d == RAW || zport_likely(code != ZMAP_LONG)) {
+        pass_free(d, p);
+        return;
     }
+    t->freeing = p;
+    t->free_size = n;
     pass_free(d, p);
-    if (d != RAW)
-        t->freeing = NULL;
+    t->freeing = NULL;
 }
 
 static ZPORT_NOINLINE void release_slow(struct thread *t, enum domain d, void *p, zmap_byte *at,
@@ -335,22 +359,52 @@ ZPORT_INLINE void release(enum domain d, void *p)
 static void *resize_for_outer(struct thread *t, void *p, size_t n)
 {
     const PyMemAllocatorEx *a = &original[RAW];
-    if (!is_for_outer(t))
+    if (!is_for_outer(t) || !t->block || !is_behind(t->block, p))
         return a->realloc(a->ctx, p, n);
     const size_t more = t->size > t->old ? t->size - t->old : 0;
     const size_t less = t->old > t->size ? t->old - t->size : 0;
     if (!take(&held_account, t, more))
         return refuse(RAW, t->size);
-    void *q = a->realloc(a->ctx, p, n);
-    if (q)
+    void *q = a->realloc(a->ctx, p, n < SMALLEST_RAW ? SMALLEST_RAW : n);
+    if (q) {
         zaccount_drop_alone(&held_account, less);
-    else
+        t->raw = q;
+    } else {
         zaccount_give_back(&held_account, more);
+    }
     return q;
 }
 
+/* The inner call of a resize, with what a RAW call on its way needs to know. */
+ZPORT_INLINE void *ask_resize(struct thread *t, enum domain d, void *p, size_t old, size_t n)
+{
+    if (d != RAW) {
+        t->size = n;
+        t->old = old;
+        t->block = p;
+    }
+    t->state += d == RAW ? INNER : OUTER;
+    void *q = original[d].realloc(original[d].ctx, p, n);
+    t->state -= d == RAW ? INNER : OUTER;
+    if (d != RAW) {
+        t->block = NULL;
+        if (zport_unlikely(!q && t->raw))
+            disown_raw(t);
+    }
+    return q;
+}
+
+/* The block has moved to where there is no map: there is no way back. */
+static ZPORT_NOINLINE void lose_track(struct thread *t, enum domain d, size_t old, size_t charged)
+{
+    give_back_for(d, charged);
+    count_used(t, d, -(int64_t)old);
+    count_up(&t->count[d].frees, 1);
+    atomic_fetch_add_explicit(&hooks.untracked, 1, memory_order_relaxed);
+}
+
 ZPORT_INLINE void *resize_counted(struct thread *t, enum domain d, void *p, zmap_byte *at,
-                                   unsigned code, size_t n)
+                                  unsigned code, size_t n)
 {
     const size_t old = zmap_size(at, code); /* 0 for a block from before the hooks: adopted whole */
     const size_t more = n > old ? n - old : 0;
@@ -358,28 +412,24 @@ ZPORT_INLINE void *resize_counted(struct thread *t, enum domain d, void *p, zmap
         return refuse(d, n);
     if (code)
         zmap_clear(at, code);
-    t->old = old;
-    fall(t, d, n);
-    void *q = original[d].realloc(original[d].ctx, p, n);
-    land(t, d, q);
+    void *q = ask_resize(t, d, p, old, n);
     if (zport_unlikely(!q)) {
-        if (code)
+        if (code == ZMAP_LONG)
+            zmap_set_long(at, old, code);
+        else if (code)
             zmap_set(at, old);
         if (more)
             give_back_for(d, more);
         return NULL;
     }
-    if (zport_unlikely(!mark(t, d, q, n))) { /* it has moved: there is no way back */
-        give_back_for(d, old + more);
-        count_used(t, d, -(int64_t)old);
-        count_up(&t->count[d].frees, code != 0);
-        atomic_fetch_add_explicit(&hooks.untracked, 1, memory_order_relaxed);
+    count_up(&t->count[d].allocations, code == 0);
+    if (zport_unlikely(!mark_result(t, d, q, n))) {
+        lose_track(t, d, old, old + more);
         return q;
     }
     if (n < old)
         drop_for(d, old - n);
     count_used(t, d, (int64_t)n - (int64_t)old);
-    count_up(&t->count[d].allocations, code == 0);
     return q;
 }
 
@@ -396,11 +446,13 @@ static ZPORT_NOINLINE void *resize_slow(enum domain d, void *p, size_t n)
     /* A marked block, even below another call: its mark has to move with it. */
     const size_t size = t->size, old = t->old;
     void *const raw = t->raw;
+    const void *const block = t->block;
     t->raw = NULL;
     void *q = resize_counted(t, d, p, at, code, n);
     t->size = size;
     t->old = old;
     t->raw = raw;
+    t->block = block;
     if (t->state & GONE)
         thread_fold(t);
     return q;
@@ -478,10 +530,12 @@ static void *allocate_arena(struct thread *t, size_t n)
         return refuse(RAW, n);
     void *p = original_arena.alloc(original_arena.ctx, n);
     zmap_byte *at = p ? zmap_reach(&map, p) : NULL;
-    if (at)
-        atomic_store_explicit(at, ZMAP_TAG, memory_order_release);
-    else
+    if (!at) {
         zaccount_give_back(&held_account, n);
+        return p;
+    }
+    atomic_store_explicit(at, ZMAP_TAG, memory_order_release);
+    atomic_fetch_add_explicit(&hooks.arenas, n, memory_order_relaxed);
     return p;
 }
 
@@ -521,6 +575,7 @@ static void arena_free(void *ctx, void *p, size_t n)
     const unsigned code = zmap_code(at);
     if (code == ZMAP_TAG) {
         zmap_clear(at, code);
+        atomic_fetch_sub_explicit(&hooks.arenas, n, memory_order_relaxed);
         zaccount_drop_alone(&held_account, n);
     } else if (code == ZMAP_SPAN) {
         const size_t size = zmap_size(at, code);
@@ -615,6 +670,8 @@ static void begin_anew(void)
         hooks.lost += bytes;
     else
         zaccount_drop_alone(&python_account, bytes);
+    if (!is_capped(&held_account))
+        atomic_store(&held_account.used, atomic_load(&hooks.arenas) + (size_t)sum[STACK].used);
     hooks.reinstalled++;
 }
 

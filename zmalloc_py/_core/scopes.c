@@ -22,19 +22,25 @@ struct marks {
 
 static const struct marks no_marks = {SIZE_MAX, SIZE_MAX};
 
+/* One limit() call. From malloc, not a part of the Python object: an object that its interpreter never
+ * destroys must not leave a hole in the lists when the interpreter's memory goes. */
 struct scope {
     struct marks marks;
-    struct scope *next;
+    bool is_sealed, is_entered;
+    uint64_t number;     /* of the bare limit that this call has set, 0: it is none any more */
+    struct marks before; /* the bare limit that it replaced, and that one's number */
+    uint64_t before_number;
+    struct scope *next_entered, *next;
 };
 
 static struct {
     zport_mutex lock;
-    struct scope *first;  /* those that have been entered */
+    struct scope *entered; /* those whose with statement is running */
     struct marks bare;    /* of the last bare call */
     struct marks sealed;  /* the minima of those that stay */
     uint64_t bare_number; /* tells a bare limit from the ones before and after it */
     uint64_t last_number;
-    struct limit *objects; /* those that may have a bare limit to put back */
+    struct scope *all; /* those that an object stands for */
     struct marks report;        /* what reports have left behind, on top of every limit */
     struct marks before_report; /* what was in use, and held, when one began */
     size_t peak_before_report;
@@ -63,7 +69,7 @@ static size_t plus(size_t limit, size_t more)
 static struct marks minima(void)
 {
     struct marks least = both(set.bare, set.sealed);
-    for (const struct scope *s = set.first; s; s = s->next)
+    for (const struct scope *s = set.entered; s; s = s->next_entered)
         least = both(least, s->marks);
     return least;
 }
@@ -137,76 +143,102 @@ void scopes_report_end(void)
     zport_unlock(&set.lock);
 }
 
+/* ---- the life of a limit ------------------------------------------------------------------- */
+
+/* The cap is in force on return. */
+static void put_in_force(struct scope *s)
+{
+    zport_lock(&set.lock);
+    if (s->is_sealed) {
+        set.sealed = both(set.sealed, s->marks);
+    } else {
+        s->number = ++set.last_number;
+        s->before = set.bare;
+        s->before_number = set.bare_number;
+        set.bare = s->marks;
+        set.bare_number = s->number;
+    }
+    s->next = set.all;
+    set.all = s;
+    apply();
+    zport_unlock(&set.lock);
+}
+
+/* Takes the bare limit back that s has set: from its place, or, if another has replaced it, from what
+ * would come back after that. set.lock is held. */
+static void unset_bare(struct scope *s)
+{
+    if (s->number == 0)
+        return;
+    if (set.bare_number == s->number) {
+        set.bare = s->before;
+        set.bare_number = s->before_number;
+    }
+    for (struct scope *other = set.all; other; other = other->next) {
+        if (other->before_number == s->number) {
+            other->before = s->before;
+            other->before_number = s->before_number;
+        }
+    }
+    s->number = 0;
+}
+
+static void cancel_scope(struct scope *s)
+{
+    zport_lock(&set.lock);
+    unset_bare(s); /* a sealed one has its marks in set.sealed, for good */
+    apply();
+    zport_unlock(&set.lock);
+}
+
+static void enter_scope(struct scope *s)
+{
+    zport_lock(&set.lock);
+    s->is_entered = true;
+    if (!s->is_sealed) {
+        unset_bare(s);
+        s->next_entered = set.entered;
+        set.entered = s;
+    }
+    apply();
+    zport_unlock(&set.lock);
+}
+
+static void leave_scope(struct scope *s)
+{
+    zport_lock(&set.lock);
+    struct scope **at = &set.entered;
+    while (*at && *at != s)
+        at = &(*at)->next_entered;
+    if (*at)
+        *at = s->next_entered;
+    s->is_entered = false;
+    apply();
+    zport_unlock(&set.lock);
+}
+
+/* Its object is gone. A bare limit stays in force. */
+static void free_scope(struct scope *s)
+{
+    if (s->is_entered) /* a with statement that was never left, in a generator that was dropped */
+        leave_scope(s);
+    zport_lock(&set.lock);
+    struct scope **at = &set.all;
+    while (*at && *at != s)
+        at = &(*at)->next;
+    if (*at)
+        *at = s->next;
+    zport_unlock(&set.lock);
+    free(s);
+}
+
 /* ---- the object ---------------------------------------------------------------------------- */
 
-typedef struct limit {
+typedef struct {
     PyObject_HEAD
-    struct scope scope;
-    bool is_sealed, is_entered;
-    uint64_t number;      /* of the bare limit that this object set */
-    struct marks before;  /* the bare limit that it replaced */
-    uint64_t before_number;
-    struct limit *next; /* in set.objects */
+    struct scope *scope;
     PyObject *enter, *exit; /* made in advance, for `with` to fetch; NULL once fetched */
 } Limit;
-
-/* Takes the bare limit back that this object set: from its place, or, if another has replaced it, from
- * what would come back after that. set.lock is held. */
-static void unset_bare(Limit *self)
-{
-    if (self->number == 0)
-        return;
-    if (set.bare_number == self->number) {
-        set.bare = self->before;
-        set.bare_number = self->before_number;
-    }
-    for (Limit *l = set.objects; l; l = l->next) {
-        if (l->before_number == self->number) {
-            l->before = self->before;
-            l->before_number = self->before_number;
-        }
-    }
-    self->number = 0;
-}
-
-static void forget_object(Limit *self)
-{
-    zport_lock(&set.lock);
-    Limit **at = &set.objects;
-    while (*at && *at != self)
-        at = &(*at)->next;
-    if (*at)
-        *at = self->next;
-    zport_unlock(&set.lock);
-}
-
-static void enter_scope(Limit *self)
-{
-    zport_lock(&set.lock);
-    if (!self->is_entered) {
-        self->is_entered = true;
-        if (!self->is_sealed) { /* a sealed one has its marks in set.sealed already */
-            unset_bare(self);
-            self->scope.next = set.first;
-            set.first = &self->scope;
-        }
-    }
-    apply();
-    zport_unlock(&set.lock);
-}
-
-static void leave_scope(Limit *self)
-{
-    zport_lock(&set.lock);
-    struct scope **at = &set.first;
-    while (*at && *at != &self->scope)
-        at = &(*at)->next;
-    if (*at)
-        *at = self->scope.next;
-    self->is_entered = false;
-    apply();
-    zport_unlock(&set.lock);
-}
 
 /* ---- bound methods that are there before they are asked for ---------------------------------- */
 
@@ -225,19 +257,19 @@ static PyObject *call_enter(PyObject *callable, PyObject *const *args, size_t fl
         return NULL;
     }
     Limit *self = ((Bound *)callable)->self;
-    if (self->is_entered) {
+    if (self->scope->is_entered) {
         PyErr_SetString(PyExc_RuntimeError, "this limit has been entered already: call "
                                             "zmalloc.limit() anew for each with statement");
         return NULL;
     }
-    enter_scope(self);
+    enter_scope(self->scope);
     return Py_NewRef(self);
 }
 
 static PyObject *call_exit(PyObject *callable, PyObject *const *args, size_t flags, PyObject *names)
 {
     (void)args, (void)flags, (void)names;
-    leave_scope(((Bound *)callable)->self);
+    leave_scope(((Bound *)callable)->self->scope);
     Py_RETURN_NONE;
 }
 
@@ -354,9 +386,8 @@ static void limit_dealloc(PyObject *op)
 {
     Limit *self = (Limit *)op;
     PyTypeObject *type = Py_TYPE(op);
-    if (self->is_entered) /* a with statement that was never left, in a generator that was dropped */
-        leave_scope(self);
-    forget_object(self);
+    if (self->scope)
+        free_scope(self->scope);
     Py_XDECREF(self->enter);
     Py_XDECREF(self->exit);
     PyObject_Free(op);
@@ -367,12 +398,7 @@ static void limit_dealloc(PyObject *op)
 static PyObject *limit_call(PyObject *op, PyObject *args, PyObject *keywords)
 {
     (void)args, (void)keywords;
-    Limit *self = (Limit *)op;
-    zport_lock(&set.lock);
-    if (!self->is_sealed)
-        unset_bare(self);
-    apply();
-    zport_unlock(&set.lock);
+    cancel_scope(((Limit *)op)->scope);
     PyErr_SetString(PyExc_TypeError,
                     "a limit is no decorator, a budget is: zmalloc.limit() caps the process at "
                     "once, so use it by itself or in a with statement. This one has been removed "
@@ -382,22 +408,22 @@ static PyObject *limit_call(PyObject *op, PyObject *args, PyObject *keywords)
 
 static PyObject *limit_repr(PyObject *op)
 {
-    const Limit *self = (Limit *)op;
+    const struct scope *scope = ((Limit *)op)->scope;
     char used[ZSIZE_TEXT] = "none", held[ZSIZE_TEXT + 8] = "";
-    if (self->scope.marks.used != SIZE_MAX)
-        zsize_format(used, self->scope.marks.used);
-    if (self->scope.marks.held != SIZE_MAX) {
+    if (scope->marks.used != SIZE_MAX)
+        zsize_format(used, scope->marks.used);
+    if (scope->marks.held != SIZE_MAX) {
         memcpy(held, ", held ", 8);
-        zsize_format(held + 7, self->scope.marks.held);
+        zsize_format(held + 7, scope->marks.held);
     }
     zport_lock(&set.lock);
-    const bool is_bare = self->number && set.bare_number == self->number;
+    const bool is_bare = scope->number && set.bare_number == scope->number;
+    const char *state = scope->is_sealed    ? "sealed"
+                        : scope->is_entered ? "entered"
+                        : is_bare           ? "in force"
+                                            : "not in force";
     zport_unlock(&set.lock);
-    return PyUnicode_FromFormat("<zmalloc.limit %s%s, %s>", used, held,
-                                self->is_sealed    ? "sealed"
-                                : self->is_entered ? "entered"
-                                : is_bare          ? "in force"
-                                                   : "ended");
+    return PyUnicode_FromFormat("<zmalloc.limit %s%s, %s>", used, held, state);
 }
 
 static PyObject *size_or_none(size_t n)
@@ -408,13 +434,13 @@ static PyObject *size_or_none(size_t n)
 static PyObject *limit_get_limit(PyObject *op, void *unused)
 {
     (void)unused;
-    return size_or_none(((Limit *)op)->scope.marks.used);
+    return size_or_none(((Limit *)op)->scope->marks.used);
 }
 
 static PyObject *limit_get_held(PyObject *op, void *unused)
 {
     (void)unused;
-    return size_or_none(((Limit *)op)->scope.marks.held);
+    return size_or_none(((Limit *)op)->scope->marks.held);
 }
 
 static PyGetSetDef limit_getset[] = {
@@ -444,13 +470,14 @@ static Limit *new_limit(const struct scope_types *types, struct marks marks, boo
     Limit *self = PyObject_New(Limit, types->limit);
     if (!self)
         return NULL;
-    self->scope = (struct scope){marks, NULL};
-    self->is_sealed = is_sealed;
-    self->is_entered = false;
-    self->number = 0;
-    self->before = no_marks;
-    self->before_number = 0;
-    self->next = NULL;
+    self->enter = self->exit = NULL;
+    self->scope = malloc(sizeof *self->scope);
+    if (!self->scope) {
+        Py_DECREF(self);
+        PyErr_NoMemory();
+        return NULL;
+    }
+    *self->scope = (struct scope){.marks = marks, .is_sealed = is_sealed, .before = no_marks};
     self->enter = new_bound(types, self, call_enter);
     self->exit = new_bound(types, self, call_exit);
     if (self->enter && self->exit)
@@ -486,25 +513,6 @@ static PyObject *remove_bare(void)
     PyErr_SetString(PyExc_PermissionError,
                     "the limit is sealed: it stays for the life of the process");
     return NULL;
-}
-
-/* Sets the object's marks as the bare limit, or as a sealed one. The cap is in force on return. */
-static void put_in_force(Limit *self)
-{
-    zport_lock(&set.lock);
-    if (self->is_sealed) {
-        set.sealed = both(set.sealed, self->scope.marks);
-    } else {
-        self->number = ++set.last_number;
-        self->before = set.bare;
-        self->before_number = set.bare_number;
-        set.bare = self->scope.marks;
-        set.bare_number = self->number;
-        self->next = set.objects;
-        set.objects = self;
-    }
-    apply();
-    zport_unlock(&set.lock);
 }
 
 /* limit() and this thread agree that the hooks count: -1 with an exception if they cannot. */
@@ -543,7 +551,7 @@ static PyObject *set_limit(const struct scope_types *types, PyObject *n, PyObjec
         return refuse_rise("held", marks.held, sealed.held);
     Limit *self = new_limit(types, marks, is_sealed);
     if (self)
-        put_in_force(self);
+        put_in_force(self->scope);
     return (PyObject *)self;
 }
 

@@ -37,7 +37,9 @@ struct thread {
     struct counts count[DOMAINS];
 
     /* The MEM or OBJ call that is on its way down, for the RAW call that pymalloc may make of it. */
-    size_t size, old; /* it asks for; a realloc: its block had */
+    size_t size;      /* it asks for */
+    const void *block; /* a realloc: the block it resizes, of size `old`; else NULL */
+    size_t old;
     void *raw;        /* what RAW gave for it */
     void *freeing;    /* the block that is on its way down to be freed */
     size_t free_size;
