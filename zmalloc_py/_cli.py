@@ -56,6 +56,8 @@ def parse(argv: Sequence[str]) -> Options:
                     raise UsageError(f"{name} needs a value")
                 value = rest.pop(0)
             if name == "--json":
+                if not value:
+                    raise UsageError("--json needs the name of a file")
                 options.json = value
             else:
                 options.sizes[name[2:]] = parse_size(name, value)
@@ -73,7 +75,7 @@ def parse(argv: Sequence[str]) -> Options:
 
 def parse_size(name: str, text: str) -> int:
     try:
-        return _core._parse_size(int(text) if text.isdecimal() else text, name)
+        return _core._parse_size(text, name)
     except (ValueError, OverflowError) as error:
         raise UsageError(str(error)) from None
 
@@ -111,6 +113,14 @@ def check_caps(sizes: dict[str, int]) -> None:
             raise UsageError(
                 f"--{name} needs the hooks: it cannot be given with ZMALLOC_NO_INSTALL"
             )
+
+
+def check_room(sizes: dict[str, int]) -> None:
+    """A cap below what is in use would leave not one byte to say so with."""
+    figures = _core._figures()
+    for name, used in (("limit", figures["used"]), ("held", figures["held"])):
+        if sizes.get(name, used) < used:
+            raise UsageError(f"--{name} is below the {used:,} bytes that Python holds already")
 
 
 def seal_caps(sizes: dict[str, int]) -> None:
@@ -155,11 +165,12 @@ def run(argv: Sequence[str]) -> int:
         from zmalloc._report import Report
 
         report = Report(options)
+    if "rlimit" in options.sizes:
+        set_rlimit(options.sizes["rlimit"])  # before the program's folder is on the path
     from zmalloc._program import prepare
 
     call = prepare(options.program)
-    if "rlimit" in options.sizes:
-        set_rlimit(options.sizes["rlimit"])
+    check_room(options.sizes)
     if report:
         import atexit
 

@@ -28,8 +28,11 @@ class _Frozen:
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} is read-only: cannot delete {name!r}")
 
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        return None, dict(self._values())
+
     def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
-        self._set(**state[1])  # copy and pickle: what __slots__ gave
+        self._set(**state[1])
 
     def _values(self) -> Iterator[tuple[str, Any]]:
         names: tuple[str, ...] = self.__slots__

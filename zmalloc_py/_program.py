@@ -41,31 +41,31 @@ def is_importable(path: str) -> bool:
     return False
 
 
-def as_module(name: str, alter_argv: bool) -> Callable[[], object]:
+# What runs the program keeps the module alive until the interpreter's end, which clears it then.
+
+
+def as_module(name: str, alter_argv: bool, main: ModuleType) -> Callable[[], object]:
     import runpy
 
     run: Callable[[str, bool], object] = runpy._run_module_as_main  # type: ignore[attr-defined]
 
     def call() -> object:
+        assert sys.modules["__main__"] is main
         return run(name, alter_argv)
 
     return call
 
 
 def as_file(path: str | None, main: ModuleType) -> Callable[[], object]:
-    namespace = main.__dict__
-
     def call() -> object:
-        return _core._run_file(path, namespace)
+        return _core._run_file(path, main.__dict__)
 
     return call
 
 
 def as_text(code: str, main: ModuleType) -> Callable[[], object]:
-    namespace = main.__dict__
-
     def call() -> object:
-        return _core._run_text(code, namespace)
+        return _core._run_text(code, main.__dict__)
 
     return call
 
@@ -75,12 +75,11 @@ def as_script(path: str) -> Callable[[], object]:
 
     full = os.path.join(os.getcwd(), path)
     if is_importable(path):
-        fresh_main()
         if getattr(sys.flags, "safe_path", False):
             sys.path.insert(0, full)
         else:
             set_path(full)
-        return as_module("__main__", False)
+        return as_module("__main__", False, fresh_main())
     try:
         with open(full, "rb"):
             pass
@@ -100,8 +99,7 @@ def prepare(program: list[str]) -> Callable[[], object]:
         sys.argv[:] = program
         sys.argv[1:2] = []
         set_path(os.getcwd())
-        fresh_main()
-        return as_module(args[0], True)
+        return as_module(args[0], True, fresh_main())
     if what == "-c":
         sys.argv[:] = ["-c", *args[1:]]
         set_path("")
@@ -109,7 +107,8 @@ def prepare(program: list[str]) -> Callable[[], object]:
     sys.argv[:] = program
     if what == "-":
         set_path("")
-        return as_file(None, fresh_main(__loader__=sys.__loader__))
+        main = fresh_main(__file__="<stdin>", __cached__=None, __loader__=sys.__loader__)
+        return as_file(None, main)
     return as_script(what)
 
 

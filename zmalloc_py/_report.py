@@ -15,6 +15,33 @@ if TYPE_CHECKING:
     from zmalloc._cli import Options
 
 
+def to_json(value: object, indent: str = "\n") -> str:
+    """JSON of plain values. Module json is not used because it would be found by the program's own
+    sys.path, at the end of the program, when there is hardly memory left for it."""
+    if isinstance(value, dict):
+        inside = indent + "  "
+        items = (f"{inside}{to_json(k)}: {to_json(v, inside)}" for k, v in value.items())
+        return "{" + ",".join(items) + indent + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(to_json, value)) + "]"
+    if isinstance(value, str):
+        return '"' + "".join(map(escape, value)) + '"'
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value)  # int, float
+
+
+def escape(c: str) -> str:
+    if c in '"\\':
+        return "\\" + c
+    if " " <= c <= "~":
+        return c
+    units = c.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i:i + 4]}" for i in range(0, len(units), 4))
+
+
 class Report:
     """What --stats and --json write when the process ends."""
 
@@ -44,8 +71,6 @@ class Report:
 
     def write_json(self, path: str, figures: dict[str, object]) -> None:
         """A whole file or none: written beside its place, then moved there."""
-        import json
-
         content = {
             "script": self.program,
             "status": self.status,
@@ -56,8 +81,7 @@ class Report:
         beside = f"{path}.{self.pid}.tmp"
         try:
             with open(beside, "w", encoding="utf-8") as file:
-                json.dump(content, file, indent=2)
-                file.write("\n")
+                file.write(to_json(content) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(beside, path)

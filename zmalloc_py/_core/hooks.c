@@ -69,8 +69,10 @@ ZPORT_INLINE bool take(zaccount *a, const struct thread *t, size_t n)
 
 static ZPORT_NOINLINE void *refuse(enum domain d, size_t n)
 {
+    const size_t hard = atomic_load(&python_account.hard);
+    const bool by_used = n > hard || zaccount_used(&python_account) > hard - n;
     atomic_fetch_add_explicit(&hooks.refusals[d], 1, memory_order_relaxed);
-    where_note(n);
+    where_note(n, by_used ? hard : atomic_load(&held_account.hard));
     return NULL;
 }
 
@@ -731,15 +733,29 @@ static int install(void)
     return failed ? -1 : 1;
 }
 
+/* Interpreters with a GIL each may come at once. The lock is waited for without the GIL; a fork may then
+ * come between, so a child begins with a lock of its own. */
+static zport_mutex install_lock = ZPORT_MUTEX_INIT;
+
 int hooks_install(void)
 {
-    static zport_mutex lock = ZPORT_MUTEX_INIT; /* interpreters with a GIL each may come at once */
+    if (hooks_are_installed())
+        return 0;
     Py_BEGIN_ALLOW_THREADS
-    zport_lock(&lock);
+    zport_lock(&install_lock);
     Py_END_ALLOW_THREADS
     const int result = install();
-    zport_unlock(&lock);
+    zport_unlock(&install_lock);
     return result;
+}
+
+static void nothing(void)
+{
+}
+
+static void free_install_lock(void)
+{
+    install_lock = (zport_mutex)ZPORT_MUTEX_INIT;
 }
 
 /* ---- fork -------------------------------------------------------------------------------- */
@@ -797,10 +813,10 @@ void hooks_exempt(bool on)
 
 void hooks_init(void)
 {
-    static bool done;
-    if (done)
+    static atomic_flag done = ATOMIC_FLAG_INIT;
+    if (atomic_flag_test_and_set(&done))
         return;
-    done = true;
     zaccount_enlist(&python_account);
     threads_init(recount);
+    zport_atfork(nothing, nothing, free_install_lock);
 }

@@ -230,7 +230,7 @@ static int add_capsule(PyObject *module)
 /* ---- the module ------------------------------------------------------------------------------ */
 
 PyDoc_STRVAR(limit_doc,
-             "limit(n=<none>, *, held=None, seal=False)\n--\n\n"
+             "limit(n=..., *, held=None, seal=False)\n--\n\n"
              "Cap what used() may reach at n bytes, at once, for the whole process.\n\n"
              "n is an int of bytes or text such as \"64 MiB\" or \"80%\". A request that would end\n"
              "above is refused, which CPython raises as MemoryError; nothing is ever killed. A limit\n"
@@ -292,7 +292,7 @@ static int obey_limit_variable(const char *text)
 }
 
 /* The last thing that importing the package does: its own modules are not counted. */
-static int begin(void)
+static int begin_first(void)
 {
     const bool installs = !is_set(getenv("ZMALLOC_NO_INSTALL"));
     const char *limit = getenv("ZMALLOC_LIMIT");
@@ -306,6 +306,18 @@ static int begin(void)
     if (installs && hooks_install() < 0)
         return -1;
     return capped ? obey_limit_variable(limit) : 0;
+}
+
+/* The environment speaks once a process, not at each import in a sub-interpreter. */
+static int begin(void)
+{
+    static _Atomic bool done;
+    if (atomic_load(&done))
+        return hooks_were_installed() && hooks_install() < 0 ? -1 : 0;
+    if (begin_first() < 0)
+        return -1;
+    atomic_store(&done, true);
+    return 0;
 }
 
 static PyObject *py_begin(PyObject *module, PyObject *unused)

@@ -49,7 +49,7 @@ static void say_limit(const struct zaccount_figures *f)
     snprintf(line, sizeof line,
              "zmalloc: stopped at the limit of %s: peak %s, %llu request%s refused, the last one for "
              "%s%s\n",
-             zsize_format(limit, f->limit), zsize_format(peak, f->peak),
+             zsize_format(limit, where_limit()), zsize_format(peak, f->peak),
              (unsigned long long)f->refusals, plural(f->refusals),
              zsize_format(asked, where_bytes()), place);
     fputs(line, stderr);
@@ -200,6 +200,15 @@ PyObject *runner_execute(PyObject *module, PyObject *const *args, Py_ssize_t nar
 
 /* ---- _run_file, _run_text -------------------------------------------------------------------- */
 
+/* At a full cap CPython can lose the exception itself. */
+static PyObject *checked(PyObject *result)
+{
+    struct zaccount_figures figures;
+    if (!result && !PyErr_Occurred() && has_hit_limit(&figures))
+        PyErr_NoMemory();
+    return result;
+}
+
 static bool has_namespace(PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs == 2 && PyDict_Check(args[1]))
@@ -215,14 +224,15 @@ PyObject *runner_run_file(PyObject *module, PyObject *const *args, Py_ssize_t na
     if (!has_namespace(args, nargs))
         return NULL;
     if (args[0] == Py_None)
-        return PyRun_FileExFlags(stdin, "<stdin>", Py_file_input, args[1], args[1], 0, NULL);
+        return checked(
+            PyRun_FileExFlags(stdin, "<stdin>", Py_file_input, args[1], args[1], 0, NULL));
     if (!PyUnicode_FSConverter(args[0], &path))
         return NULL;
     FILE *file = fopen(PyBytes_AS_STRING(path), "rb");
     PyObject *result = NULL;
     if (file)
-        result = PyRun_FileExFlags(file, PyBytes_AS_STRING(path), Py_file_input, args[1], args[1], 1,
-                                   NULL);
+        result = checked(PyRun_FileExFlags(file, PyBytes_AS_STRING(path), Py_file_input, args[1],
+                                           args[1], 1, NULL));
     else
         PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, args[0]);
     Py_DECREF(path);
@@ -237,7 +247,9 @@ PyObject *runner_run_text(PyObject *module, PyObject *const *args, Py_ssize_t na
     if (!has_namespace(args, nargs))
         return NULL;
     const char *text = PyUnicode_AsUTF8(args[0]);
-    return text ? PyRun_StringFlags(text, Py_file_input, args[1], args[1], &flags) : NULL;
+    if (!text)
+        return NULL;
+    return checked(PyRun_StringFlags(text, Py_file_input, args[1], args[1], &flags));
 }
 
 /* ---- _reporter ------------------------------------------------------------------------------ */

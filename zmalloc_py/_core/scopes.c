@@ -421,7 +421,8 @@ static PyObject *limit_repr(PyObject *op)
     const char *state = scope->is_sealed    ? "sealed"
                         : scope->is_entered ? "entered"
                         : is_bare           ? "in force"
-                                            : "not in force";
+                        : scope->number     ? "replaced"
+                                            : "ended";
     zport_unlock(&set.lock);
     return PyUnicode_FromFormat("<zmalloc.limit %s%s, %s>", used, held, state);
 }

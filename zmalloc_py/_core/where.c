@@ -26,7 +26,7 @@ enum { FILE_ROOM = 256 };
 static struct {
     atomic_flag busy;
     bool any;
-    size_t bytes;
+    size_t bytes, limit;
     int line, length; /* of the file's name; 0: unknown */
     Py_UCS4 file[FILE_ROOM];
 } last = {.busy = ATOMIC_FLAG_INIT};
@@ -90,7 +90,7 @@ static void copy_name(PyObject *name)
     last.length = (int)(length - from);
 }
 
-void where_note(size_t n)
+void where_note(size_t n, size_t limit)
 {
     PyThreadState *state = where_thread_state();
     PyCodeObject *code;
@@ -98,6 +98,7 @@ void where_note(size_t n)
         return;
     last.any = true;
     last.bytes = n;
+    last.limit = limit;
     if (state && running_code(state, &code, &last.line))
         copy_name(code->co_filename);
     else
@@ -119,6 +120,11 @@ PyObject *where_last(void)
 size_t where_bytes(void)
 {
     return last.bytes;
+}
+
+size_t where_limit(void)
+{
+    return last.limit;
 }
 
 /* Writes one character as UTF-8; lone surrogates, which stand for undecodable bytes, as "?". */
