@@ -76,12 +76,29 @@ static ZPORT_NOINLINE void *refuse(enum domain d, size_t n)
     return NULL;
 }
 
+/* What is held has no peak and no reserve, and mostly no cap. */
+ZPORT_INLINE bool hold(const struct thread *t, size_t n)
+{
+    if (zport_unlikely(is_capped(&held_account)))
+        return take(&held_account, t, n);
+    atomic_fetch_add(&held_account.used, n);
+    if (zport_likely(!is_capped(&held_account)))
+        return true;
+    atomic_fetch_sub(&held_account.used, n); /* a cap came meanwhile */
+    return take(&held_account, t, n);
+}
+
+ZPORT_INLINE void unhold(size_t n)
+{
+    atomic_fetch_sub(&held_account.used, n);
+}
+
 /* RAW blocks and chunks count in both accounts. */
 ZPORT_INLINE bool take_both(const struct thread *t, size_t n)
 {
     if (zport_unlikely(!take(&python_account, t, n)))
         return false;
-    if (zport_likely(take(&held_account, t, n)))
+    if (zport_likely(hold(t, n)))
         return true;
     zaccount_give_back(&python_account, n);
     return false;
@@ -90,7 +107,7 @@ ZPORT_INLINE bool take_both(const struct thread *t, size_t n)
 static void give_back_both(size_t n)
 {
     zaccount_give_back(&python_account, n);
-    zaccount_give_back(&held_account, n);
+    unhold(n);
 }
 
 /* Which accounts a domain's blocks are charged to. d is a constant wherever this is inlined. */
@@ -111,7 +128,7 @@ ZPORT_INLINE void drop_for(enum domain d, size_t n)
 {
     zaccount_drop_alone(&python_account, n);
     if (d == RAW || d == STACK)
-        zaccount_drop_alone(&held_account, n);
+        unhold(n);
 }
 
 /* OBJ's use is what the account holds and the other domains do not, so the domain that is called most
@@ -168,7 +185,7 @@ static bool is_behind(const void *p, const void *raw)
  * list of arenas), or a tool's. Nobody will say its size when it is freed. */
 static ZPORT_NOINLINE void disown_raw(struct thread *t)
 {
-    zaccount_give_back(&held_account, t->size);
+    unhold(t->size);
     t->raw = NULL;
 }
 
@@ -182,7 +199,7 @@ static ZPORT_NOINLINE bool mark_behind(struct thread *t, enum domain d, const vo
     t->raw = NULL;
     zmap_byte *at = zmap_reach(&map, p);
     if (!at) {
-        zaccount_give_back(&held_account, n);
+        unhold(n);
         return false;
     }
     const unsigned code = zmap_code(at);
@@ -255,12 +272,12 @@ static void *allocate_for_outer(struct thread *t, size_t count, size_t size, boo
 {
     if (!is_for_outer(t))
         return ask(RAW, count, size, zeroed);
-    if (!take(&held_account, t, t->size))
+    if (!hold(t, t->size))
         return refuse(RAW, t->size);
     const size_t n = zeroed ? count * size : size;
     void *p = n < SMALLEST_RAW ? ask(RAW, 1, SMALLEST_RAW, zeroed) : ask(RAW, count, size, zeroed);
     if (!p || t->raw) /* the one before was not the block: see disown_raw() */
-        zaccount_give_back(&held_account, t->size);
+        unhold(t->size);
     if (p)
         t->raw = p;
     return p;
@@ -309,7 +326,7 @@ static ZPORT_NOINLINE void release_unmarked(struct thread *t, enum domain d, voi
 {
     if (d == RAW && t->freeing && is_behind(t->freeing, p)) {
         t->freeing = NULL;
-        zaccount_drop_alone(&held_account, t->free_size);
+        unhold(t->free_size);
     }
     pass_free(d, p);
 }
@@ -365,14 +382,14 @@ static void *resize_for_outer(struct thread *t, void *p, size_t n)
         return a->realloc(a->ctx, p, n);
     const size_t more = t->size > t->old ? t->size - t->old : 0;
     const size_t less = t->old > t->size ? t->old - t->size : 0;
-    if (!take(&held_account, t, more))
+    if (!hold(t, more))
         return refuse(RAW, t->size);
     void *q = a->realloc(a->ctx, p, n < SMALLEST_RAW ? SMALLEST_RAW : n);
     if (q) {
-        zaccount_drop_alone(&held_account, less);
+        unhold(less);
         t->raw = q;
     } else {
-        zaccount_give_back(&held_account, more);
+        unhold(more);
     }
     return q;
 }
@@ -528,12 +545,12 @@ static bool is_chunk(const struct thread *t, size_t n, void *caller)
 
 static void *allocate_arena(struct thread *t, size_t n)
 {
-    if (!take(&held_account, t, n))
+    if (!hold(t, n))
         return refuse(RAW, n);
     void *p = original_arena.alloc(original_arena.ctx, n);
     zmap_byte *at = p ? zmap_reach(&map, p) : NULL;
     if (!at) {
-        zaccount_give_back(&held_account, n);
+        unhold(n);
         return p;
     }
     atomic_store_explicit(at, ZMAP_TAG, memory_order_release);
@@ -578,7 +595,7 @@ static void arena_free(void *ctx, void *p, size_t n)
     if (code == ZMAP_TAG) {
         zmap_clear(at, code);
         atomic_fetch_sub_explicit(&hooks.arenas, n, memory_order_relaxed);
-        zaccount_drop_alone(&held_account, n);
+        unhold(n);
     } else if (code == ZMAP_SPAN) {
         const size_t size = zmap_size(at, code);
         zmap_clear(at, code);
