@@ -71,17 +71,17 @@ $(OUT)/zmalloc.pc: Makefile | $(OUT)/.backend
 	    'Cflags: -I$${includedir}' >$@
 
 install: lib ## install the C library, its headers and zmalloc.pc (PREFIX=, DESTDIR=)
-	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include
-	install -m 644 $(PUBLIC:%=csrc/%) $(DESTDIR)$(PREFIX)/include
-	install -m 644 $(OUT)/libzmalloc.a $(DESTDIR)$(PREFIX)/lib
-	install -m 755 $(OUT)/libzmalloc.so.0 $(DESTDIR)$(PREFIX)/lib
-	ln -sf libzmalloc.so.0 $(DESTDIR)$(PREFIX)/lib/libzmalloc.so
-	sed 's|^prefix=.*|prefix=$(PREFIX)|' $(OUT)/zmalloc.pc >$(DESTDIR)$(PREFIX)/lib/pkgconfig/zmalloc.pc
+	install -d "$(DESTDIR)$(PREFIX)/lib/pkgconfig" "$(DESTDIR)$(PREFIX)/include"
+	install -m 644 $(PUBLIC:%=csrc/%) "$(DESTDIR)$(PREFIX)/include"
+	install -m 644 $(OUT)/libzmalloc.a "$(DESTDIR)$(PREFIX)/lib"
+	install -m 755 $(OUT)/libzmalloc.so.0 "$(DESTDIR)$(PREFIX)/lib"
+	ln -sf libzmalloc.so.0 "$(DESTDIR)$(PREFIX)/lib/libzmalloc.so"
+	sed 's|^prefix=.*|prefix=$(PREFIX)|' $(OUT)/zmalloc.pc >"$(DESTDIR)$(PREFIX)/lib/pkgconfig/zmalloc.pc"
 
 uninstall: ## take out what install put there
-	rm -f $(PUBLIC:%=$(DESTDIR)$(PREFIX)/include/%) $(DESTDIR)$(PREFIX)/lib/libzmalloc.a \
-	    $(DESTDIR)$(PREFIX)/lib/libzmalloc.so $(DESTDIR)$(PREFIX)/lib/libzmalloc.so.0 \
-	    $(DESTDIR)$(PREFIX)/lib/pkgconfig/zmalloc.pc
+	rm -f $(PUBLIC:%="$(DESTDIR)$(PREFIX)/include/%") "$(DESTDIR)$(PREFIX)/lib/libzmalloc.a" \
+	    "$(DESTDIR)$(PREFIX)/lib/libzmalloc.so" "$(DESTDIR)$(PREFIX)/lib/libzmalloc.so.0" \
+	    "$(DESTDIR)$(PREFIX)/lib/pkgconfig/zmalloc.pc"
 
 # ---- Python --------------------------------------------------------------------------------
 

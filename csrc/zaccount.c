@@ -421,6 +421,7 @@ zaccount *zaccount_new(const char *name, zaccount *parent)
     if (name)
         strncpy(a->name, name, sizeof a->name - 1);
     a->parent = parent;
+    SET(a->children, 0);
     if (parent)
         count_child(parent, 1);
     zaccount_enlist(a);

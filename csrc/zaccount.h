@@ -61,8 +61,8 @@ struct zaccount_figures {
  * parent is a part of zmalloc_total(). */
 ZMALLOC_API zaccount *zaccount_new(const char *name, zaccount *parent);
 
-/* Ends an account: 0, or -1 when it still holds bytes or has children; then it lives on unchanged.
- * NULL is allowed. No other thread may use the account any more. */
+/* Ends an account: 0, or -1 when it still holds bytes or has children, or is one of the library's own;
+ * then it lives on unchanged. NULL is allowed. No other thread may use the account any more. */
 ZMALLOC_API int zaccount_free(zaccount *a);
 
 ZMALLOC_API const char *zaccount_name(const zaccount *a);
@@ -95,8 +95,9 @@ ZMALLOC_API void *zaccount_alloc(void *ud, void *ptr, size_t osize, size_t nsize
 
 ZMALLOC_API size_t zaccount_used(const zaccount *a);
 
-/* The true maximum of use, to the byte, since the account began or since zaccount_reset_peak(). (A
- * request that the system is refusing at this very instant may be in it for that instant.) */
+/* The true maximum of use, to the byte, since the account began or since zaccount_reset_peak(). Two
+ * things about threads: a maximum that is just ending may be told an instant later, and a charge that
+ * its owner gives back can stay in the peak if another thread uncharges between the two. */
 ZMALLOC_API size_t zaccount_peak(const zaccount *a);
 
 /* From now on the peak is counted anew, beginning with what is in use. */
@@ -125,7 +126,8 @@ ZMALLOC_API void zaccount_clear_hit(zaccount *a);
 /* f(account, used, ud) runs once each time use passes `mark` bytes on its way up, in the thread
  * whose charge passed it, after that charge was granted, in the middle of its allocation: f may set
  * a flag or write to a pipe; it must not charge this account, nor call the interpreter that it
- * serves. f == NULL takes the callback away. One callback an account. */
+ * serves. f == NULL takes the callback away. One callback an account. A thread
+ * that is in the old callback while another takes it away may still be in it afterwards. */
 ZMALLOC_API void zaccount_on_pressure(zaccount *a, size_t mark,
                                       void (*f)(zaccount *a, size_t used, void *ud), void *ud);
 

@@ -89,7 +89,7 @@ size_t zmalloc_total(void)
 static bool is_older(void *address, void *ud)
 {
     struct zcore *core = *(struct zcore *const *)address, **owner = ud;
-    if (core == &zcore_self || core->magic != ZCORE_MAGIC || core->size < sizeof *core)
+    if (core == &zcore_self || core->magic != ZCORE_MAGIC || core->size < ZCORE_LEAST)
         return false;
     *owner = atomic_load_explicit(&core->owner, memory_order_acquire);
     return *owner != NULL; /* NULL: mapped, but its constructor has not run: it will find us */

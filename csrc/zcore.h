@@ -56,6 +56,9 @@ struct zcore {
     zaccount **(*link)(zaccount *a); /* where the register keeps the next account's address */
 };
 
+/* The fields that every table of this symbol has. */
+#define ZCORE_LEAST (offsetof(struct zcore, link) + sizeof(void *))
+
 extern ZPORT_HIDDEN struct zcore zcore_self;
 
 /* The copy that owns this process's register. */
@@ -109,7 +112,7 @@ struct zaccount {
 #define ZACCOUNT_STATIC(title)                                                                   \
     {                                                                                            \
         .core = &zcore_self, .name = title, .gate = SIZE_MAX, .limit = SIZE_MAX,                 \
-        .hard = SIZE_MAX, .mark = SIZE_MAX                                                       \
+        .hard = SIZE_MAX, .mark = SIZE_MAX, .children = 1 /* itself: never freed */              \
     }
 
 void zaccount_enlist(zaccount *a);
@@ -172,7 +175,7 @@ ZPORT_INLINE void zaccount_drop_alone(zaccount *a, size_t n)
 {
     const size_t before = atomic_fetch_sub_explicit(&a->used, n, memory_order_seq_cst);
     zaccount_raise(&a->peak, before);
-    if (zport_unlikely(before - n <= atomic_load_explicit(&a->rearm, memory_order_relaxed)))
+    if (zport_unlikely(before - n <= atomic_load_explicit(&a->rearm, memory_order_seq_cst)))
         zaccount_rearm(a, before - n);
 }
 

@@ -20,8 +20,8 @@
  *  - Addresses from 2^48 on have no leaf: nothing can be set there, and reading gives "not ours".
  *  - Lock-free. A byte belongs to the one live block that begins there, so: set it after the
  *    allocator has given the block, clear it BEFORE the block goes back.
- *  - zmap_sum() and zmap_forget() want the map at rest; while others set and clear, they may see a
- *    block twice or not at all, and nothing worse. */
+ *  - zmap_sum() and zmap_forget() want the map at rest. While others set and clear, a sum may be wrong;
+ *    zmap_forget() may then take out what it should not. */
 #ifndef ZMAP_H
 #define ZMAP_H
 

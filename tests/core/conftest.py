@@ -9,7 +9,7 @@ from ctypes import c_bool, c_char_p, c_size_t, c_uint, c_uint64, c_void_p
 import pytest
 
 from . import toolchain
-from .core import Core
+from .core import Core, OutOfMemory
 
 
 @pytest.fixture(scope="session", params=toolchain.MODES)
@@ -20,10 +20,11 @@ def core(request: pytest.FixtureRequest) -> Core:
 
 @pytest.fixture(scope="session")
 def copies() -> list[Core]:
-    """Three copies of the library in this process, which share one register."""
+    """Copies of the library in this process, which share one register; one differs inside."""
     return [Core(toolchain.shared_library("usable")),
             Core(toolchain.another_copy("usable", "second")),
-            Core(toolchain.another_copy("prefix", "third"), "prefix")]
+            Core(toolchain.another_copy("prefix", "third"), "prefix"),
+            Core(toolchain.another_layout())]
 
 
 class Sums(ctypes.Structure):
@@ -54,6 +55,16 @@ def shim() -> ctypes.CDLL:
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
     return library
+
+
+@pytest.fixture
+def complaints(core: Core) -> Iterator[list[int]]:
+    """The sizes that the out-of-memory handler was told; it returns, so that NULL comes back."""
+    told: list[int] = []
+    handler = OutOfMemory(told.append)
+    core.zmalloc_set_oom_handler(handler)
+    yield told
+    core.zmalloc_set_oom_handler(None)
 
 
 @pytest.fixture(autouse=True)

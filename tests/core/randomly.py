@@ -1,4 +1,4 @@
-"""How much the random tests do. ZMALLOC_TEST_EXAMPLES=2000 looks harder; all of them scale with it."""
+"""How much the random tests do: ZMALLOC_TEST_EXAMPLES=2000 looks harder, in all of them."""
 
 from __future__ import annotations
 

@@ -6,13 +6,25 @@ The models are written from the headers, not from the code.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from ctypes import byref, c_size_t, c_void_p, string_at
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
-from hypothesis import assume, strategies as st
-from hypothesis.stateful import (Bundle, RuleBasedStateMachine, consumes, initialize, invariant,
-                                 multiple, precondition, rule, run_state_machine_as_test)
+from hypothesis import assume
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from .conftest import Sums
 from .core import SIZE_MAX, UNLIMITED, Core, OutOfMemory, Pressure
@@ -26,6 +38,12 @@ libc.malloc_usable_size.argtypes = [c_void_p]
 def pattern(seed: int, size: int) -> bytes:
     """Bytes that no other block has in the same place."""
     return bytes((seed * 31 + i * 7 + 1) & 0xFF for i in range(min(size, 251))) * (size // 251 + 1)
+
+
+def explore(machine: Callable[[], RuleBasedStateMachine]) -> None:
+    """Runs a state machine. It wants a class, and is content with what makes an instance."""
+    kind = cast("type[RuleBasedStateMachine]", machine)
+    run_state_machine_as_test(kind, settings=randomly())
 
 
 # ---- the family --------------------------------------------------------------------------------
@@ -71,7 +89,8 @@ class Family(RuleBasedStateMachine):
         self.account = core.zmalloc_account()
         core.zaccount_reset_peak(self.account)
         start = core.figures(self.account)
-        self.base = self.peak = start.used
+        self.base: int = start.used
+        self.peak: int = start.used
         self.allocations, self.frees = start.allocations, start.frees
         self.seed = 0
         self.complaints: list[int] = []
@@ -83,9 +102,11 @@ class Family(RuleBasedStateMachine):
 
     def counted(self, address: int, size: int) -> int:
         """What the header says a block is counted at, from sources of our own."""
+        counted: int
         if self.core.mode == "prefix":
             return size + self.core.prefix
-        return int(libc.malloc_usable_size(address))
+        counted = libc.malloc_usable_size(address)
+        return counted
 
     def enter(self, address: int | None, size: int, *, zeroed: bool,
               usable: c_size_t | None = None) -> Block:
@@ -253,7 +274,7 @@ class Family(RuleBasedStateMachine):
 
 
 def test_the_family_counts_what_a_list_of_its_blocks_says(core: Core) -> None:
-    run_state_machine_as_test(lambda: Family(core), settings=randomly())
+    explore(lambda: Family(core))
 
 
 # ---- accounts ----------------------------------------------------------------------------------
@@ -375,10 +396,14 @@ class Accounts(RuleBasedStateMachine):
         self.live.append(account)
         return account
 
-    @initialize(target=accounts)
-    def two_levels(self) -> object:
+    @initialize(target=accounts, caps=st.lists(st.integers(0, 200), min_size=4, max_size=4))
+    def two_levels(self, caps: list[int]) -> object:
         top = self.add(b"top", None)
-        return multiple(top, self.add(b"below", top))
+        below = self.add(b"below", top)
+        if caps[0]:  # 0: without caps to begin with
+            self.set_limit(top, caps[0], False, 0, caps[1])
+            self.set_limit(below, caps[2], False, 0, caps[3])
+        return multiple(top, below)
 
     @rule(target=accounts, parent=st.none() | accounts,
           name=st.binary(max_size=40).filter(lambda name: 0 not in name))
@@ -414,6 +439,29 @@ class Accounts(RuleBasedStateMachine):
         assume(account in self.live)
         assume(any(each.limit != UNLIMITED and each.hard < n for each in account.chain()))
         self.charge(account, n)
+
+    @rule(account=accounts, level=st.integers(0, 2), off=st.integers(-1, 1))
+    def charge_up_to_the_ceiling(self, account: Account, level: int, off: int) -> None:
+        """To the byte: one of the caps above is met, missed or passed by one."""
+        assume(account in self.live)
+        chain = account.chain()
+        capped = chain[min(level, len(chain) - 1)]
+        n = (capped.hard if capped.open else capped.limit) - capped.used + off
+        assume(0 < n < 2000)
+        self.charge(account, n)
+
+    @rule(account=accounts, off=st.integers(-1, 1))
+    def uncharge_down_to_a_mark(self, account: Account, off: int) -> None:
+        """To the byte: where the reserve closes, or the callback is ready again."""
+        assume(account in self.live and account.held)
+        low = account.limit - min(account.hard - account.limit, account.limit // 2)
+        for level in (account.mark or 0, low):
+            back = account.used - level - off
+            if 0 < back <= account.held[-1]:
+                self.core.zaccount_uncharge(account.address, back)
+                account.drop(back)
+                account.held.append(account.held.pop() - back)
+                return
 
     @rule(account=accounts, part=st.floats(0, 1))
     def uncharge(self, account: Account, part: float) -> None:
@@ -523,11 +571,18 @@ class Accounts(RuleBasedStateMachine):
         if not refused:
             account.limit, account.hard, account.open = limit, hard, False
 
+    @rule(account=accounts, limit=st.integers(-1, 1), hard=st.integers(-1, 1))
+    def move_the_marks_by_a_byte(self, account: Account, limit: int, hard: int) -> None:
+        assume(account in self.live and account.limit > 0 and account.hard < SIZE_MAX)
+        limit, hard = account.limit + limit, account.hard + hard
+        assume(hard >= limit)
+        self.set_limit(account, limit, False, 0, hard - limit)
+
     @rule(account=accounts)
     def lift_the_limit(self, account: Account) -> None:
         self.set_limit(account, UNLIMITED, False, 0, 0)
 
-    @rule(account=accounts, really=st.integers(0, 3))
+    @rule(account=accounts, really=st.integers(0, 1))
     def seal(self, account: Account, really: int) -> None:
         assume(account in self.live and really == 0)
         self.core.zaccount_seal(account.address)
@@ -598,11 +653,11 @@ class Accounts(RuleBasedStateMachine):
 
 
 def test_accounts_do_what_their_header_says(core: Core) -> None:
-    run_state_machine_as_test(lambda: Accounts([core]), settings=randomly())
+    explore(lambda: Accounts([core]))
 
 
 def test_accounts_do_the_same_when_each_call_goes_to_another_copy(copies: list[Core]) -> None:
-    run_state_machine_as_test(lambda: Accounts(copies), settings=randomly())
+    explore(lambda: Accounts(copies))
 
 
 # ---- the map -----------------------------------------------------------------------------------
@@ -745,7 +800,7 @@ class Map(RuleBasedStateMachine):
 
 
 def test_the_map_holds_what_a_dict_says(shim: ctypes.CDLL) -> None:
-    run_state_machine_as_test(lambda: Map(shim), settings=randomly())
+    explore(lambda: Map(shim))
 
 
 @pytest.mark.parametrize("border", [LEAF, 1 << 36, TOP])

@@ -1,7 +1,7 @@
 """Builds what the tests load or run, with make and the C compilers of this machine.
 
-Everything goes to build/test/, is named after what makes it different, and is made once: make decides
-what is out of date. A lock keeps two runs of the tests from building at the same time.
+Everything goes to build/test/, is named after what makes it different, and is made once: make
+decides what is out of date. A lock keeps two runs of the tests from building at the same time.
 """
 
 from __future__ import annotations
@@ -91,6 +91,29 @@ def another_copy(mode: str, name: str) -> Path:
         shutil.copyfile(original, copy.with_suffix(".tmp"))
         copy.with_suffix(".tmp").replace(copy)
     return copy
+
+
+def another_layout() -> Path:
+    """A copy whose accounts look different inside, as a later version's might.
+
+    What works with it only works because it asks the copy that made the account.
+    """
+    folder = BUILD / "layout"
+    product = folder / "libfourth.so"
+    inputs = sorted(CSRC.iterdir())
+    with building():
+        if is_older(product, inputs):
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(CSRC, folder)
+            text = (folder / "zcore.h").read_text()
+            field = "    zaccount *next;\n"
+            changed = text.replace(field, f"    char other[192];\n{field}")
+            assert changed != text
+            (folder / "zcore.h").write_text(changed)
+            must(["gcc", "-std=c11", "-O2", "-g", "-fPIC", "-shared", "-fvisibility=hidden",
+                  "-DZMALLOC_SHARED", "-Wl,-Bsymbolic", *SOURCES, "-o", product, "-pthread",
+                  "-ldl"], cwd=folder)
+    return product
 
 
 def is_older(product: Path, inputs: Sequence[Path]) -> bool:
