@@ -112,12 +112,14 @@ const char *zport_object_name(const void *address);
 #define ZPORT_CONSTRUCTOR(f) static void __attribute__((constructor(101))) f(void)
 #define ZPORT_HIDDEN __attribute__((visibility("hidden")))
 #define ZPORT_NOINLINE __attribute__((noinline, cold))
+#define ZPORT_OUTLINE __attribute__((noinline))
 #define ZPORT_INLINE static inline __attribute__((always_inline))
 #define zport_likely(x) __builtin_expect(!!(x), 1)
 #define zport_unlikely(x) __builtin_expect(!!(x), 0)
 #else
 #define ZPORT_HIDDEN
 #define ZPORT_NOINLINE
+#define ZPORT_OUTLINE
 #define ZPORT_INLINE static inline
 #define zport_likely(x) (x)
 #define zport_unlikely(x) (x)

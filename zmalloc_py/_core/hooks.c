@@ -42,6 +42,7 @@ static PyObjectArenaAllocator original_arena;
 static struct {
     bool installed;
     bool held_is_used;
+    bool many_gils; /* there is, or may be, an interpreter with a GIL of its own: see note_interpreter() */
     void *chunk_caller; /* where frame chunks are asked for from */
     _Atomic uint64_t refusals[DOMAINS];
     _Atomic uint64_t untracked;
@@ -243,17 +244,19 @@ static ZPORT_NOINLINE void *leave_unmarked(enum domain d, void *p, size_t n)
     return p;
 }
 
+/* is_fast: nothing is special about the thread, its state is 0. */
 ZPORT_INLINE void *allocate_counted(struct thread *t, enum domain d, size_t count, size_t size,
-                                    bool zeroed)
+                                    bool zeroed, bool is_fast)
 {
     const size_t n = zeroed ? count * size : size;
     if (zport_unlikely(!take_for(d, t, n)))
         return refuse(d, n);
+    const unsigned state = is_fast ? 0 : t->state;
     if (d != RAW)
         t->size = n;
-    t->state += d == RAW ? INNER : OUTER;
+    t->state = state + (d == RAW ? INNER : OUTER);
     void *p = ask(d, count, size, zeroed);
-    t->state -= d == RAW ? INNER : OUTER;
+    t->state = state;
     if (zport_unlikely(!p)) {
         if (d != RAW && t->raw)
             disown_raw(t);
@@ -289,6 +292,14 @@ static bool is_probed(struct thread *t, enum domain d)
     return t->state & PROBING;
 }
 
+/* A new interpreter may get a GIL of its own from 3.12 on. It is made by one large calloc in RAW, with the
+ * GIL held that there is till then. A false alarm costs a little time, nothing else. */
+static void note_interpreter(enum domain d, size_t n)
+{
+    if (PY_VERSION_HEX >= 0x030c0000 && d == RAW && n >= 65536)
+        hooks.many_gils = true;
+}
+
 static ZPORT_NOINLINE void *allocate_slow(enum domain d, size_t count, size_t size, bool zeroed)
 {
     struct thread *t = thread_self();
@@ -298,7 +309,7 @@ static ZPORT_NOINLINE void *allocate_slow(enum domain d, size_t count, size_t si
         return ask(d, count, size, zeroed);
     if (t->state & WAITING)
         return d == RAW ? allocate_for_outer(t, count, size, zeroed) : ask(d, count, size, zeroed);
-    void *p = allocate_counted(t, d, count, size, zeroed);
+    void *p = allocate_counted(t, d, count, size, zeroed, false);
     if (t->state & GONE)
         thread_fold(t);
     return p;
@@ -308,7 +319,7 @@ ZPORT_INLINE void *allocate(enum domain d, size_t count, size_t size, bool zeroe
 {
     struct thread *t = thread_self();
     if (zport_likely(t->state == 0))
-        return allocate_counted(t, d, count, size, zeroed);
+        return allocate_counted(t, d, count, size, zeroed, true);
     if (d == RAW && t->state == OUTER)
         return allocate_for_outer(t, count, size, zeroed);
     return allocate_slow(d, count, size, zeroed);
@@ -349,27 +360,40 @@ ZPORT_INLINE void release_marked(struct thread *t, enum domain d, void *p, zmap_
     t->freeing = NULL;
 }
 
-static ZPORT_NOINLINE void release_slow(struct thread *t, enum domain d, void *p, zmap_byte *at,
-                                        unsigned code)
+/* All blocks that are not small ones of MEM or OBJ. */
+static ZPORT_OUTLINE void release_other(enum domain d, void *p, zmap_byte *at, unsigned code)
 {
-    if (t->state & UNLISTED)
+    struct thread *t = thread_self();
+    if (zport_unlikely(code == 0)) {
+        release_unmarked(t, d, p);
+        return;
+    }
+    if (zport_unlikely(t->state & UNLISTED))
         thread_join(t);
     release_marked(t, d, p, at, code);
-    if (t->state & GONE)
+    if (zport_unlikely(t->state & GONE))
         thread_fold(t);
+}
+
+/* The way of most blocks, without a look at the thread's record. */
+ZPORT_INLINE void release_small(enum domain d, void *p, zmap_byte *at, size_t n)
+{
+    atomic_store_explicit(at, 0, memory_order_release);
+    zaccount_drop_alone(&python_account, n);
+    if (d != OBJ)
+        count_up(&gil_counts[d].used, -(int64_t)n);
+    count_up(&gil_counts[d].frees, 1);
+    pass_free(d, p);
 }
 
 ZPORT_INLINE void release(enum domain d, void *p)
 {
-    struct thread *t = thread_self();
     zmap_byte *at = zmap_find(&map, p);
     const unsigned code = zmap_code(at);
-    if (zport_unlikely(code == 0))
-        release_unmarked(t, d, p);
-    else if (zport_unlikely(t->state & (UNLISTED | GONE)))
-        release_slow(t, d, p, at, code);
+    if (d != RAW && zport_likely(code - 1 <= ZMAP_SMALL_MAX && !hooks.many_gils))
+        release_small(d, p, at, code - 1);
     else
-        release_marked(t, d, p, at, code);
+        release_other(d, p, at, code);
 }
 
 /* ---- realloc ----------------------------------------------------------------------------- */
@@ -500,7 +524,10 @@ ZPORT_INLINE void *resize(enum domain d, void *p, size_t n)
     {                                                                                            \
         (void)ctx;                                                                               \
         size_t n;                                                                                \
-        return zport_mul(count, size, &n) ? allocate(domain, count, size, true) : NULL;          \
+        if (!zport_mul(count, size, &n))                                                         \
+            return NULL;                                                                         \
+        note_interpreter(domain, n);                                                             \
+        return allocate(domain, count, size, true);                                              \
     }                                                                                            \
     static void *name##_realloc(void *ctx, void *p, size_t n)                                    \
     {                                                                                            \
@@ -744,6 +771,8 @@ static int install(void)
     if (again)
         begin_anew();
     hooks.installed = true;
+    hooks.many_gils |= PY_VERSION_HEX >= 0x030c0000 &&
+                       PyInterpreterState_Next(PyInterpreterState_Head()) != NULL;
     find_out_about_held();
     const int failed = traced == Py_None ? 0 : restart_tracemalloc(traced);
     Py_DECREF(traced);

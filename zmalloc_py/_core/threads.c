@@ -8,6 +8,8 @@
 
 _Thread_local struct thread this_thread = {.state = UNLISTED};
 
+struct counts gil_counts[DOMAINS];
+
 static struct {
     zport_mutex lock;
     struct thread *first;
@@ -30,19 +32,19 @@ void thread_join(struct thread *t)
 }
 
 /* list.lock is held. */
-static void add_to(struct sums sum[DOMAINS], struct thread *t)
+static void add_to(struct sums sum[DOMAINS], const struct counts count[DOMAINS])
 {
     for (int d = 0; d < DOMAINS; d++) {
-        sum[d].used += atomic_load_explicit(&t->count[d].used, memory_order_relaxed);
-        sum[d].allocations += atomic_load_explicit(&t->count[d].allocations, memory_order_relaxed);
-        sum[d].frees += atomic_load_explicit(&t->count[d].frees, memory_order_relaxed);
+        sum[d].used += atomic_load_explicit(&count[d].used, memory_order_relaxed);
+        sum[d].allocations += atomic_load_explicit(&count[d].allocations, memory_order_relaxed);
+        sum[d].frees += atomic_load_explicit(&count[d].frees, memory_order_relaxed);
     }
 }
 
 /* list.lock is held. */
 static void move_to_ended(struct thread *t)
 {
-    add_to(list.ended, t);
+    add_to(list.ended, t->count);
     for (int d = 0; d < DOMAINS; d++) {
         atomic_store_explicit(&t->count[d].used, 0, memory_order_relaxed);
         atomic_store_explicit(&t->count[d].allocations, 0, memory_order_relaxed);
@@ -74,8 +76,9 @@ void threads_sum(struct sums out[DOMAINS], size_t all)
     zport_lock(&list.lock);
     for (int d = 0; d < DOMAINS; d++)
         out[d] = list.ended[d];
+    add_to(out, gil_counts);
     for (struct thread *t = list.first; t; t = t->next)
-        add_to(out, t);
+        add_to(out, t->count);
     zport_unlock(&list.lock);
     out[OBJ].used = (int64_t)all - out[RAW].used - out[MEM].used - out[STACK].used;
 }
@@ -110,7 +113,7 @@ static void in_child(void)
             continue;
         }
         others = true;
-        add_to(list.ended, t);
+        add_to(list.ended, t->count);
     }
     list.first = self;
     if (self) {

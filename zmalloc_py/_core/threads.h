@@ -20,6 +20,10 @@ struct counts {
     _Atomic int64_t frees;
 };
 
+/* What MEM and OBJ hooks count of small frees, in place of the thread's record: they hold the GIL, so as
+ * long as there is but one they do not meet. */
+extern struct counts gil_counts[DOMAINS];
+
 /* Bits of thread.state. Anything but 0 takes the hooks off their fast path. */
 enum {
     WAITING = 0xff,   /* hooks of this thread that are waiting for the allocator beneath: */
