@@ -1,0 +1,43 @@
+"""The extension's C code is clean under the style's warnings, and its distributions are whole."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FRONT = ROOT / "zmalloc_py" / "_core"
+WARNINGS = (
+    "-Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror"
+).split()
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O2"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_the_extension_compiles_without_a_warning(compiler: str, level: str) -> None:
+    if not shutil.which(compiler):
+        pytest.skip(f"no {compiler} on this machine")
+    headers = sysconfig.get_paths()["include"]
+    includes = ["-isystem", headers, f"-I{ROOT / 'csrc'}", f"-I{FRONT}"]
+    for source in sorted(FRONT.glob("*.c")):
+        command = [compiler, "-std=c11", level, *WARNINGS, *includes, "-fsyntax-only"]
+        done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{source.name}:\n{done.stderr}"
+
+
+def test_no_front_is_known_to_the_core() -> None:
+    for source in sorted((ROOT / "csrc").glob("*.[ch]")):
+        text = source.read_text(encoding="utf-8")
+        assert "#include <Python.h>" not in text
+        assert '#include "lua' not in text
+        assert "#include <lua" not in text
+
+
+def test_every_source_is_built_and_declared() -> None:
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    for source in (*FRONT.glob("*.c"), *(ROOT / "csrc").glob("*.c")):
+        assert f'"{source.stem}"' in setup, f"{source.name} is not in setup.py"
