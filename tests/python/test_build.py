@@ -11,9 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FRONT = ROOT / "zmalloc_py" / "_core"
-WARNINGS = (
-    "-Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror"
-).split()
+WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Werror"]
 
 
 @pytest.mark.parametrize("level", ["-O0", "-O2"])
