@@ -16,7 +16,7 @@ def build_and_run(source: Path, folder: Path) -> list[str]:
     program = folder / "program"
     flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{toolchain.CSRC}"]
     toolchain.must(["cc", *flags, source, library, "-o", program, "-pthread", "-ldl"])
-    return toolchain.must([program]).stdout.splitlines()
+    return toolchain.must([program]).splitlines()
 
 
 def test_the_c_program_of_the_readme_prints_what_its_comments_say(tmp_path: Path) -> None:
