@@ -42,6 +42,34 @@ def escape(c: str) -> str:
     return "".join(f"\\u{units[i:i + 4]}" for i in range(0, len(units), 4))
 
 
+def put(path: str, text: str, suffix: str) -> None:
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return
+    beside = path + suffix
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            if os.path.exists(path):
+                os.chmod(beside, os.stat(path).st_mode & 0o7777)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError:
+        if os.path.exists(beside):
+            os.unlink(beside)
+        raise
+
+
+def say(text: str) -> None:
+    """To stderr, if there is one that takes it."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (AttributeError, OSError, ValueError):
+        pass
+
+
 class Report:
     """What --stats and --json write when the process ends."""
 
@@ -64,13 +92,14 @@ class Report:
         if os.getpid() != self.pid:  # a forked child: the report is its parent's
             return
         figures = Stats(self.at_death or _core._figures())
-        if self.stats and sys.stderr:
-            print(figures, file=sys.stderr, flush=True)
         if self.json:
             self.write_json(self.json, figures.as_dict())
+        if self.stats:
+            say(str(figures))
 
     def write_json(self, path: str, figures: dict[str, object]) -> None:
-        """A whole file or none: written beside its place, then moved there."""
+        """A whole file or none: written beside its place, then moved there. What is no file (a pipe, a
+        device) is written to."""
         content = {
             "script": self.program,
             "status": self.status,
@@ -78,14 +107,7 @@ class Report:
             "zmalloc": __version__,
             "stats": figures,
         }
-        beside = f"{path}.{self.pid}.tmp"
         try:
-            with open(beside, "w", encoding="utf-8") as file:
-                file.write(to_json(content) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
+            put(os.path.realpath(path), to_json(content) + "\n", f".{self.pid}.tmp")
         except OSError as error:
-            print(f"zmalloc: cannot write {path!r}: {error}", file=sys.stderr)
-            if os.path.exists(beside):
-                os.unlink(beside)
+            say(f"zmalloc: cannot write {path!r}: {error}")

@@ -444,7 +444,18 @@ static PyObject *limit_get_held(PyObject *op, void *unused)
     return size_or_none(((Limit *)op)->scope->marks.held);
 }
 
+/* What `async with` looks for: the call has capped the process, and must not leave it so. */
+static PyObject *limit_get_async(PyObject *op, void *unused)
+{
+    (void)unused;
+    cancel_scope(((Limit *)op)->scope);
+    PyErr_SetString(PyExc_TypeError, "a limit works in a plain with statement, also inside async "
+                                     "functions. This one has been removed again");
+    return NULL;
+}
+
 static PyGetSetDef limit_getset[] = {
+    {"__aenter__", limit_get_async, NULL, NULL, NULL},
     {"limit", limit_get_limit, NULL, "Bytes that used() may reach, or None.", NULL},
     {"held", limit_get_held, NULL, "Bytes that stats().held may reach, or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -566,7 +577,11 @@ static bool read_keywords(PyObject *const *values, PyObject *names, PyObject **n
             *held = values[i];
         } else if (PyUnicode_CompareWithASCIIString(name, "seal") == 0) {
             *seal = values[i];
-        } else if (PyUnicode_CompareWithASCIIString(name, "n") == 0 && !*n) {
+        } else if (PyUnicode_CompareWithASCIIString(name, "n") == 0) {
+            if (*n) {
+                PyErr_SetString(PyExc_TypeError, "limit() got two values for n");
+                return false;
+            }
             *n = values[i];
         } else {
             PyErr_Format(PyExc_TypeError,
@@ -600,7 +615,7 @@ PyObject *scopes_limit(PyObject *module, PyObject *const *args, Py_ssize_t nargs
     if (n == Py_None)
         n = NULL;
     if (!n && !held) {
-        PyErr_SetString(PyExc_TypeError, "limit(seal=True) needs a size to seal");
+        PyErr_SetString(PyExc_TypeError, "limit(seal=...) needs a size to seal");
         return NULL;
     }
     return set_limit(scope_types(module), n, held, is_sealed);

@@ -7,25 +7,42 @@
 
 #include <stdbool.h>
 
+/* The value as a message shows it: its repr, shortened. Ints of thousands of digits have none. */
+static PyObject *shown(PyObject *value)
+{
+    enum { MOST = 60 };
+    PyObject *text = PyObject_Repr(value);
+    if (!text) {
+        PyErr_Clear();
+        return PyUnicode_FromFormat("<%s>", Py_TYPE(value)->tp_name);
+    }
+    if (PyUnicode_GET_LENGTH(text) <= MOST)
+        return text;
+    PyObject *start = PyUnicode_Substring(text, 0, MOST);
+    Py_DECREF(text);
+    PyObject *cut = start ? PyUnicode_FromFormat("%U...", start) : NULL;
+    Py_XDECREF(start);
+    return cut;
+}
+
 static int complain(enum zsize_error error, PyObject *value, const char *what)
 {
-    switch (error) {
-    case ZSIZE_OK:
+    if (error == ZSIZE_OK)
         return 0;
-    case ZSIZE_SYNTAX:
-        PyErr_Format(PyExc_ValueError, "%s=%R is not a size: expected %s", what, value,
+    PyObject *text = shown(value);
+    if (!text)
+        return -1;
+    if (error == ZSIZE_SYNTAX)
+        PyErr_Format(PyExc_ValueError, "%s=%U is not a size: expected %s", what, text,
                      ZSIZE_EXPECTED);
-        return -1;
-    case ZSIZE_RANGE:
+    else if (error == ZSIZE_RANGE)
         PyErr_Format(PyExc_ValueError,
-                     "%s=%R is out of range: expected at least 1 byte, and 0 < percent <= 100",
-                     what, value);
-        return -1;
-    case ZSIZE_OVERFLOW:
-        PyErr_Format(PyExc_OverflowError, "%s=%R is too large: at most %zu bytes", what, value,
+                     "%s=%U is out of range: expected at least 1 byte, and 0 < percent <= 100",
+                     what, text);
+    else
+        PyErr_Format(PyExc_OverflowError, "%s=%U is too large: at most %zu bytes", what, text,
                      ZSIZE_MAX);
-        return -1;
-    }
+    Py_DECREF(text);
     return -1;
 }
 
@@ -48,8 +65,11 @@ int size_from_object(PyObject *value, const char *what, size_t *size)
     if (PyLong_Check(value) && !PyBool_Check(value))
         return complain(from_int(value, size), value, what);
     if (!PyUnicode_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "%s=%R has the wrong type, %s: expected %s", what, value,
-                     Py_TYPE(value)->tp_name, ZSIZE_EXPECTED);
+        PyObject *text = shown(value);
+        if (text)
+            PyErr_Format(PyExc_TypeError, "%s=%U has the wrong type, %s: expected %s", what, text,
+                         Py_TYPE(value)->tp_name, ZSIZE_EXPECTED);
+        Py_XDECREF(text);
         return -1;
     }
     if (!PyUnicode_IS_ASCII(value))
