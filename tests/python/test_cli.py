@@ -308,6 +308,8 @@ def test_a_real_sigint_ends_the_process_by_sigint(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         env=clean_environment(),
         text=True,
+        # A job that a shell started in the background ignores SIGINT, and its children with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -802,3 +804,34 @@ def test_the_examples_run(tmp_path: Path) -> None:
     seen = zrun("--limit", "64MiB", runaway, cwd=tmp_path)
     assert seen.status in (0, LIMIT_STATUS)
     assert os.listdir(tmp_path) == []
+
+
+# ---- what a report is written to ---------------------------------------------------------------
+
+
+def test_a_report_goes_into_a_pipe_and_leaves_it_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE) as reader:
+        zrun("--json", str(pipe), "-c", "pass")
+        out, _ = reader.communicate(timeout=30)
+    assert json.loads(out)["status"] == 0
+    assert pipe.is_fifo()
+
+
+def test_a_report_follows_a_link_and_keeps_the_mode_of_the_file(tmp_path: Path) -> None:
+    target, link = tmp_path / "target.json", tmp_path / "link.json"
+    target.write_text("old")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    zrun("--json", str(link), "-c", "pass")
+    assert link.is_symlink()
+    assert json.loads(target.read_text())["status"] == 0
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_json_file_is_written_also_when_stderr_is_closed(tmp_path: Path) -> None:
+    file = tmp_path / "r.json"
+    code = "import sys; sys.stderr.close()"
+    assert zrun("--stats", "--json", str(file), "-c", code).status == 0
+    assert json.loads(file.read_text())["stats"]["used"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import random
@@ -1080,3 +1081,26 @@ def test_a_lowered_limit_is_obeyed_by_threads_that_are_running() -> None:
         for thread in threads: thread.join(20)
         assert zmalloc.limit() is None
         """)
+
+
+def test_async_with_is_refused_and_leaves_no_cap() -> None:
+    async def misuse() -> None:
+        async with zmalloc.limit("1 GiB"):  # type: ignore[attr-defined]
+            pass
+
+    with pytest.raises(TypeError, match="plain with statement"):
+        asyncio.run(misuse())
+    assert zmalloc.limit() is None
+
+
+def test_wrong_calls_name_what_is_wrong() -> None:
+    with pytest.raises(TypeError, match="two values for n"):
+        zmalloc.limit(5, n=6)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="needs a size to seal"):
+        zmalloc.limit(seal=False)  # type: ignore[call-overload]
+    with pytest.raises(OverflowError, match="too large: at most"):
+        zmalloc.limit(10**5000)
+    with pytest.raises(OverflowError) as error:
+        zmalloc.limit("1" * 100_000)
+    assert len(str(error.value)) < 200
+    assert zmalloc.limit() is None
