@@ -59,7 +59,17 @@ class BuildWithFlags(build_ext):
 
 
 CORE = ["zmalloc", "zaccount", "zcore", "zmap", "zport", "zsize"]
-FRONT = ["module", "hooks", "threads", "scopes", "sizes", "where", "runner"]
+FRONT = [
+    "figures",
+    "hooks",
+    "install",
+    "module",
+    "runner",
+    "scopes",
+    "sizes",
+    "threads",
+    "where",
+]
 
 if sys.platform == "win32":
     flags, links = ["/std:c11", "/experimental:c11atomics"], ["psapi.lib"]
@@ -82,8 +92,19 @@ setup(
                 "csrc/zmap.h",
                 "csrc/zport.h",
                 "csrc/zsize.h",
-                *(f"zmalloc_py/_core/{name}.h" for name in FRONT if name != "module"),
-                "zmalloc_py/_core/zmalloc_capi.h",
+                *(
+                    f"zmalloc_py/_core/{name}.h"
+                    for name in (
+                        "hooks",
+                        "hooks_inside",
+                        "runner",
+                        "scopes",
+                        "sizes",
+                        "threads",
+                        "where",
+                        "zmalloc_capi",
+                    )
+                ),
             ],
             include_dirs=["csrc", "zmalloc_py/_core"],
             extra_compile_args=flags,

@@ -14,9 +14,8 @@
  * `held` counts what the system gives. pymalloc's large blocks are RAW calls inside a MEM or OBJ call:
  * they are charged at the size that the outer call asked for, which is what the outer free will know. */
 #include "hooks.h"
+#include "hooks_inside.h"
 #include "where.h"
-
-#include <string.h>
 
 /* Every chunk that pymalloc asks for is of this size; a frame chunk can be, too. */
 #define ARENA_SIZE ((size_t)1 << 20)
@@ -34,29 +33,12 @@ static const size_t exempt_room = (size_t)8 << 20;
 zaccount python_account = ZACCOUNT_STATIC("Python");
 zaccount held_account = ZACCOUNT_STATIC("Python, held");
 
-/* All mutable state of this file but the accounts. The originals are written before the hooks that
- * read them are put in. */
-static zmap map;
-static PyMemAllocatorEx original[3];
-static PyObjectArenaAllocator original_arena;
-static struct {
-    bool installed;
-    bool held_is_used;
-    bool many_gils; /* there is, or may be, an interpreter with a GIL of its own: see note_interpreter() */
-    void *chunk_caller; /* where frame chunks are asked for from */
-    _Atomic uint64_t refusals[DOMAINS];
-    _Atomic uint64_t untracked;
-    _Atomic size_t arenas; /* bytes, of those that are charged to held_account */
-    uint64_t reinstalled;
-    size_t lost;
-} hooks;
+zmap hooks_map;
+PyMemAllocatorEx hooks_original[3];
+PyObjectArenaAllocator hooks_original_arena;
+struct hook_state hooks;
 
 /* ---- charging ---------------------------------------------------------------------------- */
-
-static bool is_capped(const zaccount *a)
-{
-    return atomic_load_explicit(&a->limit, memory_order_relaxed) != ZACCOUNT_UNLIMITED;
-}
 
 static ZPORT_NOINLINE bool take_exempt(zaccount *a, size_t n)
 {
@@ -156,7 +138,7 @@ static void bury(struct thread *t, enum domain d, zmap_byte *at, unsigned code)
 /* Marks a block where the fast path could not. False: there is no map for its address. */
 static ZPORT_NOINLINE bool mark_slow(struct thread *t, enum domain d, const void *p, size_t n)
 {
-    zmap_byte *at = zmap_reach(&map, p);
+    zmap_byte *at = zmap_reach(&hooks_map, p);
     if (!at)
         return false;
     const unsigned code = zmap_code(at);
@@ -168,7 +150,7 @@ static ZPORT_NOINLINE bool mark_slow(struct thread *t, enum domain d, const void
 
 ZPORT_INLINE bool mark(struct thread *t, enum domain d, const void *p, size_t n)
 {
-    zmap_byte *at = zmap_find(&map, p);
+    zmap_byte *at = zmap_find(&hooks_map, p);
     if (zport_unlikely(!at || zmap_code(at)))
         return mark_slow(t, d, p, n);
     zmap_set(at, n);
@@ -198,7 +180,7 @@ static ZPORT_NOINLINE bool mark_behind(struct thread *t, enum domain d, const vo
         return mark(t, d, p, n);
     }
     t->raw = NULL;
-    zmap_byte *at = zmap_reach(&map, p);
+    zmap_byte *at = zmap_reach(&hooks_map, p);
     if (!at) {
         unhold(n);
         return false;
@@ -228,7 +210,7 @@ ZPORT_INLINE bool is_for_outer(const struct thread *t)
 
 ZPORT_INLINE void *ask(enum domain d, size_t count, size_t size, bool zeroed)
 {
-    const PyMemAllocatorEx *a = &original[d];
+    const PyMemAllocatorEx *a = &hooks_original[d];
     return zeroed ? a->calloc(a->ctx, count, size) : a->malloc(a->ctx, size);
 }
 
@@ -237,7 +219,7 @@ static ZPORT_NOINLINE void *leave_unmarked(enum domain d, void *p, size_t n)
 {
     give_back_for(d, n);
     if (is_capped(&python_account) || is_capped(&held_account)) {
-        original[d].free(original[d].ctx, p);
+        hooks_original[d].free(hooks_original[d].ctx, p);
         return refuse(d, n);
     }
     atomic_fetch_add_explicit(&hooks.untracked, 1, memory_order_relaxed);
@@ -329,7 +311,7 @@ ZPORT_INLINE void *allocate(enum domain d, size_t count, size_t size, bool zeroe
 
 ZPORT_INLINE void pass_free(enum domain d, void *p)
 {
-    original[d].free(original[d].ctx, p);
+    hooks_original[d].free(hooks_original[d].ctx, p);
 }
 
 /* Not marked: from before the hooks, or the RAW block behind one that MEM or OBJ just unmarked. */
@@ -388,7 +370,7 @@ ZPORT_INLINE void release_small(enum domain d, void *p, zmap_byte *at, size_t n)
 
 ZPORT_INLINE void release(enum domain d, void *p)
 {
-    zmap_byte *at = zmap_find(&map, p);
+    zmap_byte *at = zmap_find(&hooks_map, p);
     const unsigned code = zmap_code(at);
     if (d != RAW && zport_likely(code - 1 <= ZMAP_SMALL_MAX && !hooks.many_gils))
         release_small(d, p, at, code - 1);
@@ -401,7 +383,7 @@ ZPORT_INLINE void release(enum domain d, void *p)
 /* RAW, asked by pymalloc to resize the RAW block behind one of MEM or OBJ. */
 static void *resize_for_outer(struct thread *t, void *p, size_t n)
 {
-    const PyMemAllocatorEx *a = &original[RAW];
+    const PyMemAllocatorEx *a = &hooks_original[RAW];
     if (!is_for_outer(t) || !t->block || !is_behind(t->block, p))
         return a->realloc(a->ctx, p, n);
     const size_t more = t->size > t->old ? t->size - t->old : 0;
@@ -427,7 +409,7 @@ ZPORT_INLINE void *ask_resize(struct thread *t, enum domain d, void *p, size_t o
         t->block = p;
     }
     t->state += d == RAW ? INNER : OUTER;
-    void *q = original[d].realloc(original[d].ctx, p, n);
+    void *q = hooks_original[d].realloc(hooks_original[d].ctx, p, n);
     t->state -= d == RAW ? INNER : OUTER;
     if (d != RAW) {
         t->block = NULL;
@@ -479,13 +461,13 @@ ZPORT_INLINE void *resize_counted(struct thread *t, enum domain d, void *p, zmap
 static ZPORT_NOINLINE void *resize_slow(enum domain d, void *p, size_t n)
 {
     struct thread *t = thread_self();
-    zmap_byte *at = zmap_find(&map, p);
+    zmap_byte *at = zmap_find(&hooks_map, p);
     const unsigned code = zmap_code(at);
     if (t->state & UNLISTED)
         thread_join(t);
     if (is_probed(t, d) || ((t->state & WAITING) && code == 0))
         return d == RAW ? resize_for_outer(t, p, n)
-                        : original[d].realloc(original[d].ctx, p, n);
+                        : hooks_original[d].realloc(hooks_original[d].ctx, p, n);
     /* A marked block, even below another call: its mark has to move with it. */
     const size_t size = t->size, old = t->old;
     void *const raw = t->raw;
@@ -508,7 +490,7 @@ ZPORT_INLINE void *resize(enum domain d, void *p, size_t n)
     struct thread *t = thread_self();
     if (zport_unlikely(t->state))
         return resize_slow(d, p, n);
-    zmap_byte *at = zmap_find(&map, p);
+    zmap_byte *at = zmap_find(&hooks_map, p);
     return resize_counted(t, d, p, at, zmap_code(at), n);
 }
 
@@ -544,14 +526,11 @@ HOOKS(raw, RAW)
 HOOKS(mem, MEM)
 HOOKS(obj, OBJ)
 
-static const PyMemAllocatorEx our[3] = {
+const PyMemAllocatorEx hooks_ours[3] = {
     {NULL, raw_malloc, raw_calloc, raw_realloc, raw_free},
     {NULL, mem_malloc, mem_calloc, mem_realloc, mem_free},
     {NULL, obj_malloc, obj_calloc, obj_realloc, obj_free},
 };
-
-static const PyMemAllocatorDomain py_domain[3] = {PYMEM_DOMAIN_RAW, PYMEM_DOMAIN_MEM,
-                                                  PYMEM_DOMAIN_OBJ};
 
 /* ---- arenas and frame chunks ---------------------------------------------------------------- */
 
@@ -574,8 +553,8 @@ static void *allocate_arena(struct thread *t, size_t n)
 {
     if (!hold(t, n))
         return refuse(RAW, n);
-    void *p = original_arena.alloc(original_arena.ctx, n);
-    zmap_byte *at = p ? zmap_reach(&map, p) : NULL;
+    void *p = hooks_original_arena.alloc(hooks_original_arena.ctx, n);
+    zmap_byte *at = p ? zmap_reach(&hooks_map, p) : NULL;
     if (!at) {
         unhold(n);
         return p;
@@ -590,9 +569,9 @@ static void *allocate_chunk(struct thread *t, size_t n)
     if (!take_both(t, n))
         return refuse(STACK, n);
     t->state += INNER;
-    void *p = original_arena.alloc(original_arena.ctx, n);
+    void *p = hooks_original_arena.alloc(hooks_original_arena.ctx, n);
     t->state -= INNER;
-    zmap_byte *at = p ? zmap_reach(&map, p) : NULL;
+    zmap_byte *at = p ? zmap_reach(&hooks_map, p) : NULL;
     if (!at) {
         give_back_both(n);
         return p;
@@ -617,7 +596,7 @@ static void arena_free(void *ctx, void *p, size_t n)
 {
     (void)ctx;
     struct thread *t = thread_self();
-    zmap_byte *at = zmap_find(&map, p);
+    zmap_byte *at = zmap_find(&hooks_map, p);
     const unsigned code = zmap_code(at);
     if (code == ZMAP_TAG) {
         zmap_clear(at, code);
@@ -632,215 +611,10 @@ static void arena_free(void *ctx, void *p, size_t n)
         if (t->state & GONE)
             thread_fold(t);
     }
-    original_arena.free(original_arena.ctx, p, n);
+    hooks_original_arena.free(hooks_original_arena.ctx, p, n);
 }
 
-/* ---- probing and installing ----------------------------------------------------------------- */
-
-/* Which domains' hooks a small (or large) request in domain d reaches. */
-static unsigned probe(enum domain d, size_t n)
-{
-    struct thread *t = thread_self();
-    if (t->state & UNLISTED)
-        thread_join(t);
-    t->state |= PROBING;
-    t->seen = 0;
-    void *p = d == RAW ? PyMem_RawMalloc(n) : d == MEM ? PyMem_Malloc(n) : PyObject_Malloc(n);
-    t->state &= ~(unsigned)PROBING;
-    if (d == RAW)
-        PyMem_RawFree(p);
-    else if (d == MEM)
-        PyMem_Free(p);
-    else
-        PyObject_Free(p);
-    return t->seen;
-}
-
-static bool is_reached(enum domain d)
-{
-    return probe(d, 1) & 1u << d;
-}
-
-bool hooks_are_installed(void)
-{
-    return hooks.installed && is_reached(RAW) && is_reached(MEM) && is_reached(OBJ);
-}
-
-bool hooks_were_installed(void)
-{
-    return hooks.installed;
-}
-
-bool hooks_held_is_used(void)
-{
-    return hooks.held_is_used;
-}
-
-static void wrap(enum domain d)
-{
-    PyMemAllocatorEx found, ours = our[d];
-    PyMem_GetAllocator(py_domain[d], &found);
-    if (memcmp(&original[d], &found, sizeof found) != 0)
-        original[d] = found;
-    ours.ctx = found.ctx;
-    PyMem_SetAllocator(py_domain[d], &ours);
-}
-
-static void wrap_arenas(void)
-{
-    PyObjectArenaAllocator found;
-    PyObject_GetArenaAllocator(&found);
-    if (found.alloc == arena_alloc)
-        return;
-    original_arena = found;
-    PyObject_SetArenaAllocator(&(PyObjectArenaAllocator){found.ctx, arena_alloc, arena_free});
-}
-
-static void sum_domains(struct sums out[DOMAINS])
-{
-    threads_sum(out, zaccount_used(&python_account) - hooks.lost);
-}
-
-/* The hooks were out for a while: what the map says can no longer be trusted. Frame chunks were seen all
- * the time, their hook is not one that others restore. Under a cap what was charged stays charged. */
-static void begin_anew(void)
-{
-    struct sums sum[DOMAINS];
-    sum_domains(sum);
-    zmap_forget(&map);
-    const int64_t blocks = sum[RAW].used + sum[MEM].used + sum[OBJ].used;
-    const size_t bytes = blocks > 0 ? (size_t)blocks : 0;
-    threads_adjust(RAW, -sum[RAW].used);
-    threads_adjust(MEM, -sum[MEM].used);
-    if (is_capped(&python_account))
-        hooks.lost += bytes;
-    else
-        zaccount_drop_alone(&python_account, bytes);
-    if (!is_capped(&held_account))
-        atomic_store(&held_account.used, atomic_load(&hooks.arenas) + (size_t)sum[STACK].used);
-    hooks.reinstalled++;
-}
-
-/* The size of what MEM and OBJ take from the system is known to RAW only if they ask RAW for it. */
-static void find_out_about_held(void)
-{
-    hooks.held_is_used = !(probe(OBJ, 4096) & 1u << RAW);
-}
-
-/* tracemalloc's stop() puts back what it found at its start, so it has to start after us. */
-static PyObject *stop_tracemalloc(void)
-{
-    PyObject *module = PyImport_ImportModule("_tracemalloc"), *limit = NULL;
-    PyObject *tracing = module ? PyObject_CallMethod(module, "is_tracing", NULL) : NULL;
-    if (tracing == Py_True) {
-        limit = PyObject_CallMethod(module, "get_traceback_limit", NULL);
-        PyObject *done = limit ? PyObject_CallMethod(module, "stop", NULL) : NULL;
-        if (!done)
-            Py_CLEAR(limit);
-        Py_XDECREF(done);
-    } else if (tracing) {
-        limit = Py_NewRef(Py_None);
-    }
-    Py_XDECREF(tracing);
-    Py_XDECREF(module);
-    return limit; /* None: it was not running; NULL: an exception is set */
-}
-
-static int restart_tracemalloc(PyObject *limit)
-{
-    PyObject *module = PyImport_ImportModule("_tracemalloc");
-    PyObject *done = module ? PyObject_CallMethod(module, "start", "O", limit) : NULL;
-    Py_XDECREF(done);
-    Py_XDECREF(module);
-    return done ? 0 : -1;
-}
-
-static int install(void)
-{
-    if (hooks_are_installed())
-        return 0;
-    PyObject *traced = stop_tracemalloc();
-    if (!traced)
-        return -1;
-    const bool again = hooks.installed;
-    for (enum domain d = RAW; d <= OBJ; d++) {
-        if (!hooks.installed || !is_reached(d)) /* tracemalloc's stop may have brought some back */
-            wrap(d);
-    }
-    wrap_arenas();
-    if (again)
-        begin_anew();
-    hooks.installed = true;
-    hooks.many_gils |= PY_VERSION_HEX >= 0x030c0000 &&
-                       PyInterpreterState_Next(PyInterpreterState_Head()) != NULL;
-    find_out_about_held();
-    const int failed = traced == Py_None ? 0 : restart_tracemalloc(traced);
-    Py_DECREF(traced);
-    return failed ? -1 : 1;
-}
-
-/* Interpreters with a GIL each may come at once. The lock is waited for without the GIL; a fork may then
- * come between, so a child begins with a lock of its own. */
-static zport_mutex install_lock = ZPORT_MUTEX_INIT;
-
-int hooks_install(void)
-{
-    if (hooks_are_installed())
-        return 0;
-    Py_BEGIN_ALLOW_THREADS
-    zport_lock(&install_lock);
-    Py_END_ALLOW_THREADS
-    const int result = install();
-    zport_unlock(&install_lock);
-    return result;
-}
-
-static void nothing(void)
-{
-}
-
-static void free_install_lock(void)
-{
-    install_lock = (zport_mutex)ZPORT_MUTEX_INIT;
-}
-
-/* ---- fork -------------------------------------------------------------------------------- */
-
-/* Other threads of the parent may have been between a charge and a mark. RAW is what may be called
- * without the GIL, so that is whose it was. */
-static void recount(void)
-{
-    struct zmap_figures found;
-    struct sums sum[DOMAINS];
-    zmap_sum(&map, &found);
-    sum_domains(sum);
-    const int64_t blocks = sum[RAW].used + sum[MEM].used + sum[OBJ].used;
-    threads_adjust(RAW, (int64_t)found.bytes - blocks);
-    threads_adjust(STACK, (int64_t)found.spans - sum[STACK].used);
-    atomic_store(&python_account.used, found.bytes + found.spans + hooks.lost);
-}
-
-/* ---- figures ----------------------------------------------------------------------------- */
-
-void hooks_audit(struct audit *out)
-{
-    struct zmap_figures found;
-    out->counted = zaccount_used(&python_account) - hooks.lost;
-    zmap_sum(&map, &found);
-    out->used = found.bytes + found.spans;
-    out->stack = found.spans;
-    out->blocks = found.blocks;
-}
-
-void hooks_figures(struct hook_figures *out)
-{
-    sum_domains(out->domain);
-    for (int d = 0; d < DOMAINS; d++)
-        out->refusals[d] = atomic_load_explicit(&hooks.refusals[d], memory_order_relaxed);
-    out->untracked = atomic_load_explicit(&hooks.untracked, memory_order_relaxed);
-    out->reinstalled = hooks.reinstalled;
-    out->lost = hooks.lost;
-}
+const PyObjectArenaAllocator hooks_our_arena = {NULL, arena_alloc, arena_free};
 
 /* ---- the exemption ------------------------------------------------------------------------- */
 
@@ -853,16 +627,4 @@ void hooks_exempt(bool on)
         t->state |= EXEMPT;
     else
         t->state &= ~(unsigned)EXEMPT;
-}
-
-/* ---- once --------------------------------------------------------------------------------- */
-
-void hooks_init(void)
-{
-    static atomic_flag done = ATOMIC_FLAG_INIT;
-    if (atomic_flag_test_and_set(&done))
-        return;
-    zaccount_enlist(&python_account);
-    threads_init(recount);
-    zport_atfork(nothing, nothing, free_install_lock);
 }

@@ -1,0 +1,44 @@
+/* hooks_inside.h - what hooks.c shares with install.c and figures.c: the map, the accounts' second halves, and
+ * the allocators beneath. */
+#ifndef ZMALLOC_HOOKS_INSIDE_H
+#define ZMALLOC_HOOKS_INSIDE_H
+
+#include "hooks.h"
+
+/* The size of every block that is ours. */
+extern zmap hooks_map;
+
+/* What was found when the hooks went in, and what they call. Written before the hooks that read them
+ * are put in. */
+extern PyMemAllocatorEx hooks_original[3];
+extern PyObjectArenaAllocator hooks_original_arena;
+
+/* What is put in, with the ctx of what was found. */
+extern const PyMemAllocatorEx hooks_ours[3];
+extern const PyObjectArenaAllocator hooks_our_arena;
+
+struct hook_state {
+    bool installed;
+    bool held_is_used;
+    bool many_gils; /* an interpreter has, or may have, a GIL of its own: see note_interpreter() */
+    void *chunk_caller; /* where frame chunks are asked for from */
+    _Atomic uint64_t refusals[DOMAINS];
+    _Atomic uint64_t untracked;
+    _Atomic size_t arenas; /* bytes, of those that are charged to held_account */
+    uint64_t reinstalled;
+    size_t lost; /* bytes that stay charged since the hooks were put back under a cap */
+};
+extern struct hook_state hooks;
+
+ZPORT_INLINE bool is_capped(const zaccount *a)
+{
+    return atomic_load_explicit(&a->limit, memory_order_relaxed) != ZACCOUNT_UNLIMITED;
+}
+
+/* The sums of all threads by domain; OBJ is what the account holds beyond the others. */
+void figures_sum(struct sums out[DOMAINS]);
+
+/* In a forked child: the counters from the map. */
+void figures_recount(void);
+
+#endif

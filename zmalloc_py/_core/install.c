@@ -1,0 +1,191 @@
+/* install.c - putting the hooks on CPython's chains, and finding out whether they are there.
+ *
+ * Invariants:
+ *  - Hooks are put in, never taken out: whoever saved them may put them back at any time.
+ *  - Whether they are in is found out by a probe allocation. Other tools put old allocators back blindly. */
+#define PY_SSIZE_T_CLEAN
+#include "hooks.h"
+#include "hooks_inside.h"
+
+#include <string.h>
+
+static const PyMemAllocatorDomain py_domain[3] = {PYMEM_DOMAIN_RAW, PYMEM_DOMAIN_MEM,
+                                                  PYMEM_DOMAIN_OBJ};
+
+/* ---- probing and installing ----------------------------------------------------------------- */
+
+/* Which domains' hooks a small (or large) request in domain d reaches. */
+static unsigned probe(enum domain d, size_t n)
+{
+    struct thread *t = thread_self();
+    if (t->state & UNLISTED)
+        thread_join(t);
+    t->state |= PROBING;
+    t->seen = 0;
+    void *p = d == RAW ? PyMem_RawMalloc(n) : d == MEM ? PyMem_Malloc(n) : PyObject_Malloc(n);
+    t->state &= ~(unsigned)PROBING;
+    if (d == RAW)
+        PyMem_RawFree(p);
+    else if (d == MEM)
+        PyMem_Free(p);
+    else
+        PyObject_Free(p);
+    return t->seen;
+}
+
+static bool is_reached(enum domain d)
+{
+    return probe(d, 1) & 1u << d;
+}
+
+bool hooks_are_installed(void)
+{
+    return hooks.installed && is_reached(RAW) && is_reached(MEM) && is_reached(OBJ);
+}
+
+bool hooks_were_installed(void)
+{
+    return hooks.installed;
+}
+
+bool hooks_held_is_used(void)
+{
+    return hooks.held_is_used;
+}
+
+static void wrap(enum domain d)
+{
+    PyMemAllocatorEx found, ours = hooks_ours[d];
+    PyMem_GetAllocator(py_domain[d], &found);
+    if (memcmp(&hooks_original[d], &found, sizeof found) != 0)
+        hooks_original[d] = found;
+    ours.ctx = found.ctx;
+    PyMem_SetAllocator(py_domain[d], &ours);
+}
+
+static void wrap_arenas(void)
+{
+    PyObjectArenaAllocator found;
+    PyObject_GetArenaAllocator(&found);
+    if (found.alloc == hooks_our_arena.alloc)
+        return;
+    hooks_original_arena = found;
+    PyObjectArenaAllocator ours = hooks_our_arena;
+    ours.ctx = found.ctx;
+    PyObject_SetArenaAllocator(&ours);
+}
+
+/* The hooks were out for a while: what the map says can no longer be trusted. Frame chunks were seen all
+ * the time, their hook is not one that others restore. Under a cap what was charged stays charged. */
+static void begin_anew(void)
+{
+    struct sums sum[DOMAINS];
+    figures_sum(sum);
+    zmap_forget(&hooks_map);
+    const int64_t blocks = sum[RAW].used + sum[MEM].used + sum[OBJ].used;
+    const size_t bytes = blocks > 0 ? (size_t)blocks : 0;
+    threads_adjust(RAW, -sum[RAW].used);
+    threads_adjust(MEM, -sum[MEM].used);
+    if (is_capped(&python_account))
+        hooks.lost += bytes;
+    else
+        zaccount_drop_alone(&python_account, bytes);
+    if (!is_capped(&held_account))
+        atomic_store(&held_account.used, atomic_load(&hooks.arenas) + (size_t)sum[STACK].used);
+    hooks.reinstalled++;
+}
+
+/* The size of what MEM and OBJ take from the system is known to RAW only if they ask RAW for it. */
+static void find_out_about_held(void)
+{
+    hooks.held_is_used = !(probe(OBJ, 4096) & 1u << RAW);
+}
+
+/* tracemalloc's stop() puts back what it found at its start, so it has to start after us. */
+static PyObject *stop_tracemalloc(void)
+{
+    PyObject *module = PyImport_ImportModule("_tracemalloc"), *limit = NULL;
+    PyObject *tracing = module ? PyObject_CallMethod(module, "is_tracing", NULL) : NULL;
+    if (tracing == Py_True) {
+        limit = PyObject_CallMethod(module, "get_traceback_limit", NULL);
+        PyObject *done = limit ? PyObject_CallMethod(module, "stop", NULL) : NULL;
+        if (!done)
+            Py_CLEAR(limit);
+        Py_XDECREF(done);
+    } else if (tracing) {
+        limit = Py_NewRef(Py_None);
+    }
+    Py_XDECREF(tracing);
+    Py_XDECREF(module);
+    return limit; /* None: it was not running; NULL: an exception is set */
+}
+
+static int restart_tracemalloc(PyObject *limit)
+{
+    PyObject *module = PyImport_ImportModule("_tracemalloc");
+    PyObject *done = module ? PyObject_CallMethod(module, "start", "O", limit) : NULL;
+    Py_XDECREF(done);
+    Py_XDECREF(module);
+    return done ? 0 : -1;
+}
+
+static int install(void)
+{
+    if (hooks_are_installed())
+        return 0;
+    PyObject *traced = stop_tracemalloc();
+    if (!traced)
+        return -1;
+    const bool again = hooks.installed;
+    for (enum domain d = RAW; d <= OBJ; d++) {
+        if (!hooks.installed || !is_reached(d)) /* tracemalloc's stop may have brought some back */
+            wrap(d);
+    }
+    wrap_arenas();
+    if (again)
+        begin_anew();
+    hooks.installed = true;
+    hooks.many_gils |= PY_VERSION_HEX >= 0x030c0000 &&
+                       PyInterpreterState_Next(PyInterpreterState_Head()) != NULL;
+    find_out_about_held();
+    const int failed = traced == Py_None ? 0 : restart_tracemalloc(traced);
+    Py_DECREF(traced);
+    return failed ? -1 : 1;
+}
+
+/* Interpreters with a GIL each may come at once. The lock is waited for without the GIL; a fork may then
+ * come between, so a child begins with a lock of its own. */
+static zport_mutex install_lock = ZPORT_MUTEX_INIT;
+
+int hooks_install(void)
+{
+    if (hooks_are_installed())
+        return 0;
+    Py_BEGIN_ALLOW_THREADS
+    zport_lock(&install_lock);
+    Py_END_ALLOW_THREADS
+    const int result = install();
+    zport_unlock(&install_lock);
+    return result;
+}
+
+static void nothing(void)
+{
+}
+
+static void free_install_lock(void)
+{
+    install_lock = (zport_mutex)ZPORT_MUTEX_INIT;
+}
+
+/* ---- once --------------------------------------------------------------------------------- */
+
+void hooks_init(void)
+{
+    static atomic_flag done = ATOMIC_FLAG_INIT;
+    if (atomic_flag_test_and_set(&done))
+        return;
+    zaccount_enlist(&python_account);
+    threads_init(figures_recount);
+    zport_atfork(nothing, nothing, free_install_lock);
+}
