@@ -21,6 +21,8 @@ USAGE = "usage: zmalloc run [options] (script.py | -m module | -c code | -) [arg
 
 STATUS_USAGE = 2
 
+ROOM = 65_536  # what a program needs to start at all, and to end with a MemoryError
+
 
 class UsageError(Exception):
     """A wrong command line: shown in one line, and nothing is run."""
@@ -63,7 +65,7 @@ def parse(argv: Sequence[str]) -> Options:
                 options.sizes[name[2:]] = parse_size(name, value)
         else:
             raise UsageError(f"unknown option {name}")
-    if not rest:
+    if not rest or not rest[0]:
         raise UsageError("there is nothing to run")
     if rest[0] in ("-m", "-c") and len(rest) < 2:
         raise UsageError(f"{rest[0]} needs {'a module' if rest[0] == '-m' else 'code'}")
@@ -116,11 +118,17 @@ def check_caps(sizes: dict[str, int]) -> None:
 
 
 def check_room(sizes: dict[str, int]) -> None:
-    """A cap below what is in use would leave not one byte to say so with."""
+    """A cap near what is in use would leave not one byte to say so with."""
     figures = _core._figures()
-    for name, used in (("limit", figures["used"]), ("held", figures["held"])):
-        if sizes.get(name, used) < used:
-            raise UsageError(f"--{name} is below the {used:,} bytes that Python holds already")
+    in_force = figures["limit"]
+    caps = [
+        ("--limit", sizes.get("limit"), figures["used"] + ROOM),
+        ("ZMALLOC_LIMIT", in_force, figures["used"] + ROOM),
+        ("--held", sizes.get("held"), figures["held"]),
+    ]
+    for name, cap, least in caps:
+        if cap is not None and cap < least:
+            raise UsageError(f"{name} is too small to run Python in: at least {least:,} bytes")
 
 
 def seal_caps(sizes: dict[str, int]) -> None:

@@ -70,6 +70,18 @@ def as_text(code: str, main: ModuleType) -> Callable[[], object]:
     return call
 
 
+def as_pyc(path: str, main: ModuleType) -> Callable[[], object]:
+    from _frozen_importlib_external import SourcelessFileLoader
+
+    code = SourcelessFileLoader("__main__", path).get_code("__main__")
+    assert code is not None
+
+    def call() -> object:
+        return exec(code, main.__dict__)
+
+    return call
+
+
 def as_script(path: str) -> Callable[[], object]:
     from _frozen_importlib_external import SourceFileLoader
 
@@ -88,6 +100,11 @@ def as_script(path: str) -> Callable[[], object]:
             f"can't open file {full!r}: [Errno {error.errno}] {error.strerror}"
         ) from None
     set_path(os.path.dirname(os.path.realpath(path)))
+    if full.endswith(".pyc"):
+        try:
+            return as_pyc(full, fresh_main(__file__=full, __cached__=None))
+        except (ImportError, EOFError, ValueError) as error:
+            raise ProgramError(f"can't run {full!r}: {error}") from None
     loader = SourceFileLoader("__main__", full)
     return as_file(full, fresh_main(__file__=full, __cached__=None, __loader__=loader))
 

@@ -159,6 +159,12 @@ ZPORT_INLINE bool mark(struct thread *t, enum domain d, const void *p, size_t n)
 
 /* ---- what a MEM or OBJ call takes from RAW -------------------------------------------------- */
 
+/* What RAW holds for a MEM or OBJ block of n bytes. */
+ZPORT_INLINE size_t size_behind(size_t n)
+{
+    return n < SMALLEST_RAW ? SMALLEST_RAW : n;
+}
+
 static bool is_behind(const void *p, const void *raw)
 {
     return (uintptr_t)p - (uintptr_t)raw <= LARGEST_SHIFT;
@@ -168,7 +174,7 @@ static bool is_behind(const void *p, const void *raw)
  * list of arenas), or a tool's. Nobody will say its size when it is freed. */
 static ZPORT_NOINLINE void disown_raw(struct thread *t)
 {
-    unhold(t->size);
+    unhold(size_behind(t->size));
     t->raw = NULL;
 }
 
@@ -182,7 +188,7 @@ static ZPORT_NOINLINE bool mark_behind(struct thread *t, enum domain d, const vo
     t->raw = NULL;
     zmap_byte *at = zmap_reach(&hooks_map, p);
     if (!at) {
-        unhold(n);
+        unhold(size_behind(n));
         return false;
     }
     const unsigned code = zmap_code(at);
@@ -257,12 +263,13 @@ static void *allocate_for_outer(struct thread *t, size_t count, size_t size, boo
 {
     if (!is_for_outer(t))
         return ask(RAW, count, size, zeroed);
-    if (!hold(t, t->size))
-        return refuse(RAW, t->size);
+    const size_t held = size_behind(t->size);
+    if (!hold(t, held))
+        return refuse(RAW, held);
     const size_t n = zeroed ? count * size : size;
     void *p = n < SMALLEST_RAW ? ask(RAW, 1, SMALLEST_RAW, zeroed) : ask(RAW, count, size, zeroed);
     if (!p || t->raw) /* the one before was not the block: see disown_raw() */
-        unhold(t->size);
+        unhold(held);
     if (p)
         t->raw = p;
     return p;
@@ -319,7 +326,7 @@ static ZPORT_NOINLINE void release_unmarked(struct thread *t, enum domain d, voi
 {
     if (d == RAW && t->freeing && is_behind(t->freeing, p)) {
         t->freeing = NULL;
-        unhold(t->free_size);
+        unhold(size_behind(t->free_size));
     }
     pass_free(d, p);
 }
@@ -386,10 +393,11 @@ static void *resize_for_outer(struct thread *t, void *p, size_t n)
     const PyMemAllocatorEx *a = &hooks_original[RAW];
     if (!is_for_outer(t) || !t->block || !is_behind(t->block, p))
         return a->realloc(a->ctx, p, n);
-    const size_t more = t->size > t->old ? t->size - t->old : 0;
-    const size_t less = t->old > t->size ? t->old - t->size : 0;
+    const size_t held = size_behind(t->size);
+    const size_t more = held > t->old_held ? held - t->old_held : 0;
+    const size_t less = t->old_held > held ? t->old_held - held : 0;
     if (!hold(t, more))
-        return refuse(RAW, t->size);
+        return refuse(RAW, held);
     void *q = a->realloc(a->ctx, p, n < SMALLEST_RAW ? SMALLEST_RAW : n);
     if (q) {
         unhold(less);
@@ -401,11 +409,11 @@ static void *resize_for_outer(struct thread *t, void *p, size_t n)
 }
 
 /* The inner call of a resize, with what a RAW call on its way needs to know. */
-ZPORT_INLINE void *ask_resize(struct thread *t, enum domain d, void *p, size_t old, size_t n)
+ZPORT_INLINE void *ask_resize(struct thread *t, enum domain d, void *p, size_t old_held, size_t n)
 {
     if (d != RAW) {
         t->size = n;
-        t->old = old;
+        t->old_held = old_held;
         t->block = p;
     }
     t->state += d == RAW ? INNER : OUTER;
@@ -437,7 +445,7 @@ ZPORT_INLINE void *resize_counted(struct thread *t, enum domain d, void *p, zmap
         return refuse(d, n);
     if (code)
         zmap_clear(at, code);
-    void *q = ask_resize(t, d, p, old, n);
+    void *q = ask_resize(t, d, p, code ? size_behind(old) : 0, n);
     if (zport_unlikely(!q)) {
         if (code == ZMAP_LONG)
             zmap_set_long(at, old, code);
@@ -469,13 +477,13 @@ static ZPORT_NOINLINE void *resize_slow(enum domain d, void *p, size_t n)
         return d == RAW ? resize_for_outer(t, p, n)
                         : hooks_original[d].realloc(hooks_original[d].ctx, p, n);
     /* A marked block, even below another call: its mark has to move with it. */
-    const size_t size = t->size, old = t->old;
+    const size_t size = t->size, old_held = t->old_held;
     void *const raw = t->raw;
     const void *const block = t->block;
     t->raw = NULL;
     void *q = resize_counted(t, d, p, at, code, n);
     t->size = size;
-    t->old = old;
+    t->old_held = old_held;
     t->raw = raw;
     t->block = block;
     if (t->state & GONE)

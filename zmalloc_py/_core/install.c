@@ -156,15 +156,18 @@ static int install(void)
 /* Interpreters with a GIL each may come at once. The lock is waited for without the GIL; a fork may then
  * come between, so a child begins with a lock of its own. */
 static zport_mutex install_lock = ZPORT_MUTEX_INIT;
+static _Atomic(struct thread *) installer; /* whoever has it: installing runs code that may come here */
 
 int hooks_install(void)
 {
-    if (hooks_are_installed())
+    if (hooks_are_installed() || atomic_load(&installer) == thread_self())
         return 0;
     Py_BEGIN_ALLOW_THREADS
     zport_lock(&install_lock);
     Py_END_ALLOW_THREADS
+    atomic_store(&installer, thread_self());
     const int result = install();
+    atomic_store(&installer, NULL);
     zport_unlock(&install_lock);
     return result;
 }
@@ -176,6 +179,7 @@ static void nothing(void)
 static void free_install_lock(void)
 {
     install_lock = (zport_mutex)ZPORT_MUTEX_INIT;
+    atomic_store(&installer, NULL);
 }
 
 /* ---- once --------------------------------------------------------------------------------- */

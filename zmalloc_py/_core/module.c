@@ -278,6 +278,9 @@ static bool is_set(const char *value)
     return value && *value && strcmp(value, "0") != 0;
 }
 
+/* Below this not even an error can be shown. */
+static const size_t LEAST_LIMIT = 65536;
+
 /* ZMALLOC_LIMIT caps a process that imports zmalloc without its doing. */
 static int obey_limit_variable(const char *text)
 {
@@ -287,6 +290,12 @@ static int obey_limit_variable(const char *text)
     Py_XDECREF(value);
     if (failed)
         return -1;
+    if (n < LEAST_LIMIT) {
+        PyErr_Format(PyExc_ValueError,
+                     "ZMALLOC_LIMIT='%s' is too small to run Python in: at least %zu bytes", text,
+                     LEAST_LIMIT);
+        return -1;
+    }
     scopes_seal(n, SIZE_MAX);
     return 0;
 }

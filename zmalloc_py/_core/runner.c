@@ -94,6 +94,18 @@ static bool has_own_excepthook(void)
     return PySys_GetObject("excepthook") != PySys_GetObject("__excepthook__");
 }
 
+/* The exception that is set, with what is left of its traceback. */
+static void fetch_stripped(PyObject **type, PyObject **value, PyObject **traceback, PyObject *code)
+{
+    PyErr_Fetch(type, value, traceback);
+    PyErr_NormalizeException(type, value, traceback);
+    PyObject *rest = Py_XNewRef(strip(*traceback, code));
+    Py_XDECREF(*traceback);
+    *traceback = rest;
+    if (*value)
+        PyException_SetTraceback(*value, rest ? rest : Py_None);
+}
+
 /* Shows the exception that is set, through sys.excepthook; it is gone afterwards. The script's own hook
  * is its own code and runs within the limit. */
 static void show_exception(PyObject *code)
@@ -102,13 +114,8 @@ static void show_exception(PyObject *code)
     const bool exempt = !has_own_excepthook();
     if (exempt)
         scopes_report_begin();
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    PyObject *rest = Py_XNewRef(strip(traceback, code));
-    Py_XDECREF(traceback);
-    if (value)
-        PyException_SetTraceback(value, rest ? rest : Py_None);
-    PyErr_Restore(type, value, rest);
+    fetch_stripped(&type, &value, &traceback, code);
+    PyErr_Restore(type, value, traceback);
     PyErr_Print();
     if (exempt)
         scopes_report_end();
@@ -165,17 +172,16 @@ static long exit_status(PyObject *value)
     if (code == Py_None)
         status = 0;
     else if (code && PyLong_Check(code))
-        status = PyLong_AsLong(code);
+        status = PyLong_AsLong(code) & 0xff; /* what the system lets through */
     PyErr_Clear();
     Py_XDECREF(code);
     return status;
 }
 
-static void end_with_exit(PyObject *note)
+static void end_with_exit(PyObject *function, PyObject *note)
 {
     PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
+    fetch_stripped(&type, &value, &traceback, own_code(function));
     note_status(note, exit_status(value), false);
     PyErr_Restore(type, value, traceback);
     PyErr_Print(); /* ends the process, unless it is an interactive one */
@@ -192,7 +198,7 @@ PyObject *runner_execute(PyObject *module, PyObject *const *args, Py_ssize_t nar
     if (result)
         return result;
     if (PyErr_ExceptionMatches(PyExc_SystemExit))
-        end_with_exit(args[1]);
+        end_with_exit(args[0], args[1]);
     else
         end_with_exception(args[0], args[1]);
     Py_RETURN_NONE;

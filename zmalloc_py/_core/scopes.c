@@ -249,14 +249,8 @@ typedef struct {
     bool owns_self;
 } Bound;
 
-static PyObject *call_enter(PyObject *callable, PyObject *const *args, size_t flags, PyObject *names)
+static PyObject *enter(Limit *self)
 {
-    (void)args;
-    if (PyVectorcall_NARGS(flags) != 0 || names) {
-        PyErr_SetString(PyExc_TypeError, "__enter__() takes no arguments");
-        return NULL;
-    }
-    Limit *self = ((Bound *)callable)->self;
     if (self->scope->is_entered) {
         PyErr_SetString(PyExc_RuntimeError, "this limit has been entered already: call "
                                             "zmalloc.limit() anew for each with statement");
@@ -266,11 +260,26 @@ static PyObject *call_enter(PyObject *callable, PyObject *const *args, size_t fl
     return Py_NewRef(self);
 }
 
+static PyObject *leave(Limit *self)
+{
+    leave_scope(self->scope);
+    Py_RETURN_NONE;
+}
+
+static PyObject *call_enter(PyObject *callable, PyObject *const *args, size_t flags, PyObject *names)
+{
+    (void)args;
+    if (PyVectorcall_NARGS(flags) != 0 || names) {
+        PyErr_SetString(PyExc_TypeError, "__enter__() takes no arguments");
+        return NULL;
+    }
+    return enter(((Bound *)callable)->self);
+}
+
 static PyObject *call_exit(PyObject *callable, PyObject *const *args, size_t flags, PyObject *names)
 {
     (void)args, (void)flags, (void)names;
-    leave_scope(((Bound *)callable)->self->scope);
-    Py_RETURN_NONE;
+    return leave(((Bound *)callable)->self);
 }
 
 static PyObject *new_bound(const struct scope_types *types, Limit *self, vectorcallfunc call)
@@ -324,23 +333,30 @@ static const struct scope_types *types_of(PyObject *op)
 /* The descriptor in Limit's dictionary: hands out the bound method that is there. */
 typedef struct {
     PyObject_HEAD
+    vectorcallfunc call;
     bool is_enter;
 } Method;
+
+static bool is_limit(PyObject *op, PyObject *instance)
+{
+    const struct scope_types *types = types_of(op);
+    if (types && Py_TYPE(instance) == types->limit)
+        return true;
+    PyErr_SetString(PyExc_TypeError, "not a zmalloc.Limit");
+    return false;
+}
 
 static PyObject *method_get(PyObject *op, PyObject *instance, PyObject *type)
 {
     (void)type;
     if (!instance || instance == Py_None)
         return Py_NewRef(op);
-    const struct scope_types *types = types_of(op);
-    if (!types || Py_TYPE(instance) != types->limit) {
-        PyErr_SetString(PyExc_TypeError, "not a zmalloc.Limit");
+    if (!is_limit(op, instance))
         return NULL;
-    }
     Limit *self = (Limit *)instance;
     const bool is_enter = ((Method *)op)->is_enter;
     PyObject **ready = is_enter ? &self->enter : &self->exit;
-    PyObject *bound = *ready ? *ready : new_bound(types, self, is_enter ? call_enter : call_exit);
+    PyObject *bound = *ready ? *ready : new_bound(types_of(op), self, is_enter ? call_enter : call_exit);
     if (!bound)
         return NULL;
     *ready = NULL;
@@ -349,34 +365,35 @@ static PyObject *method_get(PyObject *op, PyObject *instance, PyObject *type)
     return bound;
 }
 
-/* type(obj).__enter__(obj), as contextlib.ExitStack does it. */
-static PyObject *method_call(PyObject *op, PyObject *args, PyObject *keywords)
+/* type(obj).__enter__(obj) and __exit__(obj, ...), as contextlib.ExitStack does it: nothing is allocated. */
+static PyObject *call_method(PyObject *op, PyObject *const *args, size_t flags, PyObject *names)
 {
-    (void)keywords;
-    if (PyTuple_GET_SIZE(args) < 1) {
+    (void)names;
+    if (PyVectorcall_NARGS(flags) < 1) {
         PyErr_SetString(PyExc_TypeError, "needs a zmalloc.Limit");
         return NULL;
     }
-    PyObject *bound = method_get(op, PyTuple_GET_ITEM(args, 0), NULL);
-    if (!bound)
+    if (!is_limit(op, args[0]))
         return NULL;
-    PyObject *rest = PyTuple_GetSlice(args, 1, PyTuple_GET_SIZE(args));
-    PyObject *result = rest ? PyObject_Call(bound, rest, NULL) : NULL;
-    Py_XDECREF(rest);
-    Py_DECREF(bound);
-    return result;
+    return ((Method *)op)->is_enter ? enter((Limit *)args[0]) : leave((Limit *)args[0]);
 }
+
+static PyMemberDef method_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Method, call), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
 
 static PyType_Slot method_slots[] = {
     {Py_tp_descr_get, method_get},
-    {Py_tp_call, method_call},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_members, method_members},
     {0, NULL},
 };
 
 static PyType_Spec method_spec = {
     .name = "zmalloc._core.method",
     .basicsize = sizeof(Method),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = method_slots,
 };
 
@@ -638,6 +655,7 @@ static int add_method(const struct scope_types *types, const char *name, bool is
     Method *method = PyObject_New(Method, types->method);
     if (!method)
         return -1;
+    method->call = call_method;
     method->is_enter = is_enter;
     const int failed = PyObject_SetAttrString((PyObject *)types->limit, name, (PyObject *)method);
     Py_DECREF(method);

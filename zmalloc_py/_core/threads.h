@@ -42,8 +42,8 @@ struct thread {
 
     /* The MEM or OBJ call that is on its way down, for the RAW call that pymalloc may make of it. */
     size_t size;      /* it asks for */
-    const void *block; /* a realloc: the block it resizes, of size `old`; else NULL */
-    size_t old;
+    const void *block; /* a realloc: the block it resizes; else NULL */
+    size_t old_held;   /* what RAW holds for that, if RAW is behind it */
     void *raw;        /* what RAW gave for it */
     void *freeing;    /* the block that is on its way down to be freed */
     size_t free_size;
