@@ -66,9 +66,9 @@ $(OUT)/zmalloc.pc: Makefile | $(OUT)/.backend
 	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' \
 	    'Name: zmalloc' 'Description: malloc that keeps the total, and accounts with caps' \
 	    'Version: $(VERSION)' 'Requires.private: $(BACKEND_PC)' \
-	    'Libs: -L$${libdir} -lzmalloc' \
+	    'Libs: -L"$${libdir}" -lzmalloc' \
 	    'Libs.private: $(if $(BACKEND_PC),,$(BACKEND_LIBS)) -pthread -ldl' \
-	    'Cflags: -I$${includedir}' >$@
+	    'Cflags: -I"$${includedir}"' >$@
 
 install: lib ## install the C library, its headers and zmalloc.pc (PREFIX=, DESTDIR=)
 	install -d "$(DESTDIR)$(PREFIX)/lib/pkgconfig" "$(DESTDIR)$(PREFIX)/include"

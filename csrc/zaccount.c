@@ -476,4 +476,5 @@ struct zcore zcore_self = {
     .on_pressure = zaccount_on_pressure,
     .fail_after = zaccount_fail_after,
     .link = link_of,
+    .below = zcore_below,
 };

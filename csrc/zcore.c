@@ -67,6 +67,23 @@ size_t zcore_total(void)
     return sum;
 }
 
+size_t zcore_below(const zaccount *parent)
+{
+    size_t sum = 0;
+    zport_lock(&registry.lock);
+    for (zaccount *a = registry.first; a; a = *link_of(a))
+        if (zaccount_parent(a) == parent)
+            sum += zaccount_used(a);
+    zport_unlock(&registry.lock);
+    return sum;
+}
+
+size_t zaccount_below(const zaccount *a)
+{
+    const struct zcore *owner = zcore_owner();
+    return owner->size >= sizeof *owner ? owner->below(a) : 0;
+}
+
 zaccount *zcore_c_account(void)
 {
     return &c_account;

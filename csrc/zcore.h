@@ -54,6 +54,9 @@ struct zcore {
     void (*on_pressure)(zaccount *a, size_t mark, void (*f)(zaccount *, size_t, void *), void *ud);
     void (*fail_after)(zaccount *a, int64_t n, int64_t repeat);
     zaccount **(*link)(zaccount *a); /* where the register keeps the next account's address */
+
+    /* asked of the owner only; a table of 0.1.0 or later */
+    size_t (*below)(const zaccount *a);
 };
 
 /* The fields that every table of this symbol has. */
@@ -69,6 +72,10 @@ void zcore_enlist(zaccount *a);
 void zcore_delist(zaccount *a);
 size_t zcore_total(void);
 zaccount *zcore_c_account(void);
+size_t zcore_below(const zaccount *a);
+
+/* What the children of an account hold: a part of what it holds itself. */
+size_t zaccount_below(const zaccount *a);
 
 /* ---- the inside of an account ------------------------------------------------------------- */
 

@@ -4,7 +4,6 @@
 """
 
 import gc
-import runpy
 import sys
 from pathlib import Path
 
@@ -14,13 +13,12 @@ import zmalloc
 def run_capped(script, limit):
     """Run the script with at most `limit` in use; True if it came to its end."""
     zmalloc.reset_peak()
+    code = compile(Path(script).read_bytes(), script, "exec")
     try:
         with zmalloc.limit(limit):
-            runpy.run_path(script, run_name="__main__")
+            exec(code, {"__name__": "__main__"})
     except MemoryError:
         return False
-    finally:
-        gc.collect()  # a script's globals are a cycle
     return True
 
 
@@ -29,6 +27,7 @@ def main():
     limit = sys.argv[2] if len(sys.argv) > 2 else "64 MiB"
     before = zmalloc.used()
     finished = run_capped(script, limit)
+    gc.collect()  # the script's globals are a cycle
     figures = zmalloc.stats()
     place = figures.last_refused
     print(f"script           {Path(script).name}, limit {limit}")

@@ -37,6 +37,8 @@ def test_the_command_of_the_readme_ends_with_the_status_it_shows() -> None:
     numbers = r"[\d.]+ [KM]?i?B"
     pattern = re.sub(numbers, "SIZE", shown[0]).replace(".../", "")
     told = re.sub(numbers, "SIZE", line).replace(str(ROOT) + "/", "")
+    if sys.version_info < (3, 11):  # unwinding asks for more there, and is refused again
+        pattern, told = (re.sub(r"\d+ requests?|:\d+$", "", text) for text in (pattern, told))
     assert told == pattern
 
 

@@ -3,15 +3,22 @@
 #include "hooks.h"
 #include "hooks_inside.h"
 
+/* What the account holds beside the blocks that the hooks know. Children are accounts that other
+ * modules have made below Python's. */
+static size_t others(void)
+{
+    return hooks.lost + zaccount_below(&python_account);
+}
+
 void figures_sum(struct sums out[DOMAINS])
 {
-    threads_sum(out, zaccount_used(&python_account) - hooks.lost);
+    threads_sum(out, zaccount_used(&python_account) - others());
 }
 
 void hooks_audit(struct audit *out)
 {
     struct zmap_figures found;
-    out->counted = zaccount_used(&python_account) - hooks.lost;
+    out->counted = zaccount_used(&python_account) - others();
     zmap_sum(&hooks_map, &found);
     out->used = found.bytes + found.spans;
     out->stack = found.spans;
@@ -39,5 +46,5 @@ void figures_recount(void)
     const int64_t blocks = sum[RAW].used + sum[MEM].used + sum[OBJ].used;
     threads_adjust(RAW, (int64_t)found.bytes - blocks);
     threads_adjust(STACK, (int64_t)found.spans - sum[STACK].used);
-    atomic_store(&python_account.used, found.bytes + found.spans + hooks.lost);
+    atomic_store(&python_account.used, found.bytes + found.spans + others());
 }

@@ -557,10 +557,17 @@ static bool is_chunk(const struct thread *t, size_t n, void *caller)
     return top.malloc == obj_malloc || caller == hooks.chunk_caller;
 }
 
+/* No refusal, whatever comes of it: pymalloc then asks RAW for the one block that it wanted. */
+static bool has_room_for_arena(size_t n)
+{
+    const size_t limit = atomic_load(&held_account.limit), used = zaccount_used(&held_account);
+    return n <= limit && used <= limit - n;
+}
+
 static void *allocate_arena(struct thread *t, size_t n)
 {
-    if (!hold(t, n))
-        return refuse(RAW, n);
+    if (!has_room_for_arena(n) || !hold(t, n))
+        return NULL;
     void *p = hooks_original_arena.alloc(hooks_original_arena.ctx, n);
     zmap_byte *at = p ? zmap_reach(&hooks_map, p) : NULL;
     if (!at) {

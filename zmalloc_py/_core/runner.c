@@ -41,7 +41,23 @@ static const char *plural(uint64_t n)
     return n == 1 ? "" : "s";
 }
 
-static void say_limit(const struct zaccount_figures *f)
+/* What the line says, taken before the report itself asks for anything. */
+struct death {
+    size_t peak;
+    uint64_t refusals;
+};
+
+static struct death take_figures(void)
+{
+    struct hook_figures hooks;
+    hooks_figures(&hooks);
+    struct death figures = {zaccount_peak(&python_account), 0};
+    for (int d = 0; d < DOMAINS; d++)
+        figures.refusals += hooks.refusals[d];
+    return figures;
+}
+
+static void say_limit(const struct death *f)
 {
     char limit[ZSIZE_TEXT], peak[ZSIZE_TEXT], asked[ZSIZE_TEXT], place[1200];
     char line[1400];
@@ -56,13 +72,12 @@ static void say_limit(const struct zaccount_figures *f)
     fflush(stderr);
 }
 
-static bool has_hit_limit(struct zaccount_figures *figures)
+static bool has_hit_limit(void)
 {
-    zaccount_stats(&python_account, figures);
-    if (figures->limit_hit)
-        return true;
-    zaccount_stats(&held_account, figures);
-    return figures->limit_hit;
+    struct zaccount_figures used, held;
+    zaccount_stats(&python_account, &used);
+    zaccount_stats(&held_account, &held);
+    return used.limit_hit || held.limit_hit;
 }
 
 /* ---- the traceback --------------------------------------------------------------------------- */
@@ -148,8 +163,8 @@ static void note_status(PyObject *note, long status, bool died)
 
 static void end_with_exception(PyObject *function, PyObject *note)
 {
-    struct zaccount_figures figures;
-    const bool by_limit = PyErr_ExceptionMatches(PyExc_MemoryError) && has_hit_limit(&figures);
+    const struct death figures = take_figures();
+    const bool by_limit = PyErr_ExceptionMatches(PyExc_MemoryError) && has_hit_limit();
     const bool by_sigint = PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
     const int status = by_limit ? RUNNER_STATUS_LIMIT : by_sigint ? -SIGINT : 1;
     note_status(note, status, true);
@@ -209,8 +224,7 @@ PyObject *runner_execute(PyObject *module, PyObject *const *args, Py_ssize_t nar
 /* At a full cap CPython can lose the exception itself. */
 static PyObject *checked(PyObject *result)
 {
-    struct zaccount_figures figures;
-    if (!result && !PyErr_Occurred() && has_hit_limit(&figures))
+    if (!result && !PyErr_Occurred() && has_hit_limit())
         PyErr_NoMemory();
     return result;
 }
