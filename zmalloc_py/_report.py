@@ -64,7 +64,7 @@ def put(path: str, text: str, suffix: str) -> None:
 
 def say(text: str) -> None:
     """To stderr, if there is one that takes it."""
-    try:
+    try:  # noqa: SIM105 (contextlib need not be there yet)
         print(text, file=sys.stderr, flush=True)
     except (AttributeError, OSError, ValueError):
         pass
@@ -98,8 +98,8 @@ class Report:
             say(str(figures))
 
     def write_json(self, path: str, figures: dict[str, object]) -> None:
-        """A whole file or none: written beside its place, then moved there. What is no file (a pipe, a
-        device) is written to."""
+        """A whole file or none: written beside its place, then moved there. What is no file (a pipe,
+        a device) is written to."""
         content = {
             "script": self.program,
             "status": self.status,
