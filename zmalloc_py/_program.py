@@ -76,8 +76,8 @@ def as_pyc(path: str, main: ModuleType) -> Callable[[], object]:
     code = SourcelessFileLoader("__main__", path).get_code("__main__")
     assert code is not None
 
-    def call() -> object:
-        return exec(code, main.__dict__)
+    def call() -> None:
+        exec(code, main.__dict__)
 
     return call
 

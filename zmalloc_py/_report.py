@@ -98,8 +98,10 @@ class Report:
             say(str(figures))
 
     def write_json(self, path: str, figures: dict[str, object]) -> None:
-        """A whole file or none: written beside its place, then moved there. What is no file (a pipe,
-        a device) is written to."""
+        """A whole file or none: written beside its place, then moved there.
+
+        What is no file (a pipe, a device) is written to.
+        """
         content = {
             "script": self.program,
             "status": self.status,
