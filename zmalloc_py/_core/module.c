@@ -100,6 +100,7 @@ struct snapshot {
 static void take_snapshot(struct snapshot *s)
 {
     zaccount_stats(&python_account, &s->python);
+    s->python.peak = scopes_peak();
     zaccount_stats(&held_account, &s->held);
     hooks_figures(&s->hooks);
     s->total = zmalloc_total();

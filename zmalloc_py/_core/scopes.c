@@ -44,6 +44,7 @@ static struct {
     struct marks report;        /* what reports have left behind, on top of every limit */
     struct marks before_report; /* what was in use, and held, when one began */
     size_t peak_before_report;
+    bool is_reporting;
 } set = {
     .lock = ZPORT_MUTEX_INIT,
     .bare = {SIZE_MAX, SIZE_MAX},
@@ -126,12 +127,20 @@ void scopes_report_begin(void)
 {
     set.before_report = in_use();
     set.peak_before_report = zaccount_peak(&python_account);
+    set.is_reporting = true;
     hooks_exempt(true);
+}
+
+size_t scopes_peak(void)
+{
+    const size_t peak = zaccount_peak(&python_account);
+    return set.is_reporting && peak > set.peak_before_report ? set.peak_before_report : peak;
 }
 
 void scopes_report_end(void)
 {
     hooks_exempt(false);
+    set.is_reporting = false;
     const struct marks now = in_use();
     zport_lock(&set.lock);
     if (minima().used != SIZE_MAX || minima().held != SIZE_MAX) {

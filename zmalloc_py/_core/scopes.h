@@ -31,6 +31,9 @@ void scopes_seal(size_t n, size_t held);
 void scopes_report_begin(void);
 void scopes_report_end(void);
 
+/* The peak of use, without what a report that is being made has asked for. */
+size_t scopes_peak(void);
+
 /* The smallest limit on use, or SIZE_MAX; the smallest on what is held. */
 size_t scopes_in_force(void);
 size_t scopes_held_in_force(void);
