@@ -26,7 +26,12 @@ if build not in BUILDS:
     sys.exit(f"ZMALLOC_BUILD={build!r} is not known: one of {', '.join(filter(None, BUILDS))}")
 
 # What other extension modules need: installed as zmalloc/include.
-HEADERS = ["csrc/zaccount.h", "csrc/zapi.h", "zmalloc_py/_core/zmalloc_capi.h"]
+HEADERS = [
+    "csrc/zaccount.h",
+    "csrc/zapi.h",
+    "zmalloc_py/_core/zmalloc_capi.h",
+    "zmalloc_py/_core/zmalloc_embed.h",
+]
 
 
 class BuildWithHeaders(build_py):
@@ -58,8 +63,10 @@ class BuildWithFlags(build_ext):
             return subprocess.run(command, capture_output=True).returncode == 0
 
 
-CORE = ["zmalloc", "zaccount", "zcore", "zmap", "zport", "zsize"]
+CORE = ["zmalloc", "zaccount", "zmarks", "zsized", "zcore", "zmap", "zport", "zsize"]
 FRONT = [
+    "accounts",
+    "embed",
     "figures",
     "hooks",
     "install",
@@ -95,6 +102,7 @@ setup(
                 *(
                     f"zmalloc_py/_core/{name}.h"
                     for name in (
+                        "accounts",
                         "hooks",
                         "hooks_inside",
                         "runner",
@@ -103,6 +111,7 @@ setup(
                         "threads",
                         "where",
                         "zmalloc_capi",
+                        "zmalloc_embed",
                     )
                 ),
             ],

@@ -11,6 +11,8 @@
 /* All mutable state of this file. The family's account is in the list from the start, so it needs no
  * constructor. */
 static zaccount c_account = ZACCOUNT_STATIC("C");
+/* Who comes to zaccount_alloc() without an account is a Lua state. */
+static zaccount default_account = ZACCOUNT_STATIC("Lua");
 static struct {
     zport_mutex lock;
     zaccount *first;
@@ -81,12 +83,41 @@ size_t zcore_below(const zaccount *parent)
 size_t zaccount_below(const zaccount *a)
 {
     const struct zcore *owner = zcore_owner();
-    return owner->size >= sizeof *owner ? owner->below(a) : 0;
+    return owner->below(a);
 }
 
 zaccount *zcore_c_account(void)
 {
     return &c_account;
+}
+
+/* In the list once it is asked for, so that a process without it has no empty account. */
+zaccount *zcore_default_account(void)
+{
+    static _Atomic bool is_listed;
+    if (zport_likely(atomic_load_explicit(&is_listed, memory_order_acquire)))
+        return &default_account;
+    zport_lock(&registry.lock);
+    if (!atomic_load(&is_listed)) {
+        default_account.next = registry.first;
+        registry.first = &default_account;
+        atomic_store(&is_listed, true);
+    }
+    zport_unlock(&registry.lock);
+    return &default_account;
+}
+
+/* ---- whose allocator is it? ---------------------------------------------------------------- */
+
+zaccount *zcore_account_of(zcore_alloc *f, void *ud)
+{
+    for (struct zcore *core = zcore_owner(); core; core = atomic_load(&core->next)) {
+        if (f == core->alloc || f == atomic_load(&core->front))
+            return ud ? ud : zaccount_default();
+        if (f && f == atomic_load(&core->wrapper))
+            return *(zaccount **)ud;
+    }
+    return NULL;
 }
 
 void zaccount_enlist(zaccount *a)

@@ -31,6 +31,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "zport.h"
+
 enum {
     ZMAP_GRANULE_BITS = 4,
     ZMAP_LEAF_BITS = 24, /* address bits of a leaf: 16 MiB, 1 MiB of map */
@@ -93,7 +95,7 @@ static inline zmap_byte *zmap_find(const zmap *m, const void *p)
 
 /* The same, mapping a leaf if there is none: NULL when the system gives no memory for it, and for
  * addresses that have no leaf. Never through malloc. */
-zmap_byte *zmap_reach(zmap *m, const void *p);
+ZPORT_HIDDEN zmap_byte *zmap_reach(zmap *m, const void *p);
 
 /* The byte's code, 0 for NULL. */
 static inline unsigned zmap_code(const zmap_byte *at)
@@ -138,9 +140,9 @@ static inline void zmap_clear(zmap_byte *at, unsigned code)
 }
 
 /* Walks the whole map: the ground truth. */
-void zmap_sum(const zmap *m, struct zmap_figures *out);
+ZPORT_HIDDEN void zmap_sum(const zmap *m, struct zmap_figures *out);
 
 /* Takes out every block; spans and tags stay. */
-void zmap_forget(zmap *m);
+ZPORT_HIDDEN void zmap_forget(zmap *m);
 
 #endif

@@ -85,6 +85,11 @@ void zport_unlock(zport_mutex *m)
     ReleaseSRWLockExclusive((SRWLOCK *)&m->srw);
 }
 
+bool zport_try_lock(zport_mutex *m)
+{
+    return TryAcquireSRWLockExclusive((SRWLOCK *)&m->srw);
+}
+
 void zport_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
 {
     (void)prepare, (void)parent, (void)child; /* no fork on Windows */
@@ -100,6 +105,11 @@ void zport_lock(zport_mutex *m)
 void zport_unlock(zport_mutex *m)
 {
     pthread_mutex_unlock(m);
+}
+
+bool zport_try_lock(zport_mutex *m)
+{
+    return pthread_mutex_trylock(m) == 0;
 }
 
 void zport_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void))

@@ -6,10 +6,21 @@
 #ifndef ZPORT_H
 #define ZPORT_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+
+/* Declarations between the two are no part of a shared object's interface, whatever flags it is built with:
+ * the internals of two copies must not take each other's place. */
+#if defined(__GNUC__) && !defined(_WIN32)
+#define ZPORT_PRIVATE_BEGIN _Pragma("GCC visibility push(hidden)")
+#define ZPORT_PRIVATE_END _Pragma("GCC visibility pop")
+#else
+#define ZPORT_PRIVATE_BEGIN
+#define ZPORT_PRIVATE_END
+#endif
 
 /* ---- the allocator underneath, chosen at build time -------------------------------------- */
 
@@ -68,10 +79,14 @@
 
 /* ---- pages ------------------------------------------------------------------------------- */
 
+ZPORT_PRIVATE_BEGIN
+
 /* n bytes of zeroed memory straight from the system, touched pages only are paid for; NULL on
  * failure. Never through malloc, so it may be called inside an allocator. */
 void *zport_map(size_t n);
 void zport_unmap(void *p, size_t n);
+
+ZPORT_PRIVATE_END
 
 /* ---- locks, fork ------------------------------------------------------------------------- */
 
@@ -83,8 +98,12 @@ typedef struct { void *srw; } zport_mutex; /* an SRWLOCK, which is one pointer *
 typedef pthread_mutex_t zport_mutex;
 #define ZPORT_MUTEX_INIT PTHREAD_MUTEX_INITIALIZER
 #endif
+
+ZPORT_PRIVATE_BEGIN
+
 void zport_lock(zport_mutex *m);
 void zport_unlock(zport_mutex *m);
+bool zport_try_lock(zport_mutex *m); /* false: another has it, and nothing was waited for */
 
 /* The three handlers run around each fork() of this process, as pthread_atfork's do. */
 void zport_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
@@ -107,6 +126,8 @@ void zport_pin(const void *address);
 /* The file of the object that holds this address, or NULL. */
 const char *zport_object_name(const void *address);
 
+ZPORT_PRIVATE_END
+
 /* Runs before main() and before the library's dlopen() returns. */
 #if defined(__GNUC__)
 #define ZPORT_CONSTRUCTOR(f) static void __attribute__((constructor(101))) f(void)
@@ -123,6 +144,15 @@ const char *zport_object_name(const void *address);
 #define ZPORT_INLINE static inline
 #define zport_likely(x) (x)
 #define zport_unlikely(x) (x)
+#endif
+
+/* A counter of which one thread at a time is the writer, and any thread a reader. */
+#if defined(__GNUC__) && defined(__x86_64__)
+#define zport_bump(counter) __asm__("addq $1, %0" : "+m"(*(counter)) : : "cc")
+#else
+#define zport_bump(counter)                                                                       \
+    atomic_store_explicit((counter), atomic_load_explicit((counter), memory_order_relaxed) + 1,   \
+                          memory_order_relaxed)
 #endif
 
 /* ---- sizes ------------------------------------------------------------------------------- */

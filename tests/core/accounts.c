@@ -518,6 +518,83 @@ static void peaks(void)
     finish(peaky);
 }
 
+/* ---- scopes that come and go while others charge ---------------------------------------------- */
+
+static zaccount *scoped;
+static _Atomic int scopers;
+static _Atomic size_t most_seen;
+
+static void enter_and_leave(uint64_t *seed)
+{
+    const double end = check_now() + check_seconds;
+    for (int i = 0; i % 16 || check_now() < end; i++) {
+        struct zaccount_scope outer = {.limit = ZACCOUNT_UNLIMITED};
+        struct zaccount_scope inner = {.limit = below(seed, MOST), .reserve = below(seed, 500)};
+        zaccount_enter(scoped, &outer);
+        const size_t seen = zaccount_used(scoped);
+        zaccount_enter(scoped, &inner);
+        pause_us((long)below(seed, 50));
+        struct zaccount_figures f;
+        zaccount_stats(scoped, &f);
+        CHECK(f.limit <= inner.limit, "no limit above a scope's is in force");
+        const bool outer_first = below(seed, 2);
+        zaccount_leave(scoped, outer_first ? &outer : &inner);
+        zaccount_leave(scoped, outer_first ? &inner : &outer);
+        size_t most = most_seen;
+        while (most < seen && !atomic_compare_exchange_weak(&most_seen, &most, seen))
+            ;
+        CHECK(outer.peak <= MOST, "nor more than there can have been");
+    }
+    if (--scopers == 0)
+        stop = true;
+}
+
+static void charge_in_scopes(int number, uint64_t *seed)
+{
+    if (number < 2) {
+        enter_and_leave(seed);
+        return;
+    }
+    struct charge held[HELD] = {{0}};
+    while (!stop) {
+        struct charge *c = &held[below(seed, HELD)];
+        if (c->block) {
+            release(c);
+            continue;
+        }
+        const size_t n = 1 + below(seed, 4000);
+        c->a = scoped;
+        c->size = n;
+        c->block = zaccount_alloc(scoped, NULL, 4, n);
+        if (!c->block && below(seed, 2)) /* as an interpreter does: collect, then the same again */
+            c->block = zaccount_alloc(scoped, NULL, 4, n);
+        if (!c->block)
+            *c = (struct charge){0};
+        CHECK(zaccount_used(scoped) <= MOST, "use is within the owner's limit");
+    }
+    for (int i = 0; i < HELD; i++)
+        release(&held[i]);
+}
+
+static void scopes(void)
+{
+    struct zaccount_figures f;
+    stop = false;
+    scopers = 2;
+    most_seen = 0;
+    scoped = zaccount_new("scoped", NULL);
+    zaccount_set_limit(scoped, MOST - 500, 500);
+    together(THREADS, charge_in_scopes);
+    zaccount_stats(scoped, &f);
+    CHECK(f.limit == MOST - 500 && f.hard_limit == MOST, "all scopes have gone");
+    CHECK(f.peak >= most_seen, "what was seen while scopes came and went is in the peak");
+    CHECK(f.refusals > 0 && f.retries > 0, "the caps had something to do");
+    CHECK(f.allocations == f.frees && f.peak <= MOST, "and everything has come back");
+    CHECK(zaccount_charge(scoped, 100), "at nothing there is room");
+    zaccount_uncharge(scoped, 100);
+    finish(scoped);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -526,7 +603,7 @@ int main(int argc, char **argv)
     } part[] = {{"caps", fixed_caps}, {"moving", moving_limit}, {"faults", faults},
                 {"lives", lives},     {"pressure", pressure},   {"steady", steady_pressure},
                 {"seals", seals},     {"peaks", peaks},         {"falling", falling_pressure},
-                {"lowered", lowered_limit}};
+                {"lowered", lowered_limit}, {"scopes", scopes}};
     check_arguments(argc, argv);
     for (size_t i = 0; i < sizeof part / sizeof *part; i++)
         if (check_wants(argc, argv, part[i].name))

@@ -14,6 +14,7 @@ from ctypes import (
     c_int64,
     c_long,
     c_size_t,
+    c_uint,
     c_uint64,
     c_void_p,
 )
@@ -37,15 +38,30 @@ class Figures(Structure):
         ("frees", c_uint64),
         ("refusals", c_uint64),
         ("last_refused", c_size_t),
+        ("retries", c_uint64),
+        ("overhead_refusals", c_uint64),
         ("limit_hit", c_bool),
         ("reserve_open", c_bool),
         ("sealed", c_bool),
+        ("guest_sealed", c_bool),
     ]
 
     def as_dict(self) -> dict[str, int | bool]:
         return {name: getattr(self, name) for name, *_ in self._fields_}
 
 
+class Scope(Structure):
+    """struct zaccount_scope."""
+
+    _fields_ = [
+        ("limit", c_size_t),
+        ("reserve", c_size_t),
+        ("peak", c_size_t),
+        ("next", c_void_p),
+    ]
+
+
+KINDS = 16
 Pressure = CFUNCTYPE(None, c_void_p, c_size_t, c_void_p)
 OutOfMemory = CFUNCTYPE(None, c_size_t)
 Sizes = POINTER(c_size_t)
@@ -98,6 +114,17 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "zaccount_clear_hit": (None, [c_void_p]),
     "zaccount_on_pressure": (None, [c_void_p, c_size_t, c_void_p, c_void_p]),
     "zaccount_fail_after": (None, [c_void_p, c_int64, c_int64]),
+    "zaccount_set_single": (None, [c_void_p]),
+    "zaccount_default": (c_void_p, []),
+    "zaccount_kinds": (None, [c_void_p, c_uint64 * KINDS]),
+    "zaccount_set_overhead": (None, [c_void_p, c_uint, c_uint]),
+    "zaccount_enter": (None, [c_void_p, POINTER(Scope)]),
+    "zaccount_leave": (None, [c_void_p, POINTER(Scope)]),
+    "zaccount_scope_peak": (c_size_t, [c_void_p, POINTER(Scope)]),
+    "zaccount_guest_limit": (c_int, [c_void_p, c_size_t, c_size_t]),
+    "zaccount_guest_seal": (None, [c_void_p]),
+    "zaccount_guest_peak": (c_size_t, [c_void_p]),
+    "zaccount_guest_reset_peak": (None, [c_void_p]),
     "zsize_parse": (c_int, [c_char_p, c_size_t, c_size_t, Sizes]),
     "zsize_format": (c_char_p, [c_char_p, c_size_t]),
 }

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 
 from .conftest import Sums
-from .core import SIZE_MAX, UNLIMITED, Core, OutOfMemory, Pressure
+from .core import KINDS, SIZE_MAX, UNLIMITED, Core, OutOfMemory, Pressure, Scope
 from .randomly import randomly
 
 libc = ctypes.CDLL(None)
@@ -281,6 +281,16 @@ def test_the_family_counts_what_a_list_of_its_blocks_says(core: Core) -> None:
 
 
 @dataclass(eq=False)
+class Entered:
+    """A scope, and the most that was used since it began."""
+
+    scope: Scope
+    limit: int
+    hard: int
+    peak: int
+
+
+@dataclass(eq=False)
 class Account:
     """What zaccount.h says an account is."""
 
@@ -297,7 +307,20 @@ class Account:
     last_refused: int = 0
     hit: bool = False
     open: bool = False
+    close: int = 0  # where an open reserve closes
     sealed: bool = False
+    guest_sealed: bool = False
+    own: tuple[int, int] = (UNLIMITED, UNLIMITED)  # the owner's marks,
+    guest: tuple[int, int] = (UNLIMITED, UNLIMITED)  # the guest's,
+    scopes: list[Entered] = field(default_factory=list)  # and the scopes'
+    guest_peak: int = 0
+    percent: int = 5
+    strikes: int = 8
+    poor: int = 0
+    retries: int = 0
+    overhead_refusals: int = 0
+    kinds: list[int] = field(default_factory=lambda: [0] * KINDS)
+    copy: int = 0  # which copy of the library made it
     mark: int | None = None
     felt: bool = False  # the callback has run and use has not fallen to the mark since
     calls: int = 0
@@ -316,36 +339,77 @@ class Account:
         self.last_refused = n
         return False
 
-    def charge(self, n: int, calls: list[tuple[int, int]]) -> bool:
-        """True if the whole chain takes n bytes. `calls`: the callbacks that run."""
-        if n == 0:
-            return True
+    def climb(self, n: int, opened: bool, calls: list[tuple[int, int]]) -> int | None:
+        """None if the whole chain takes n bytes, else the reserve of the cap that refused."""
         if self.pass_first:
             self.pass_first -= 1
         elif self.then_refuse:
             self.then_refuse -= self.then_refuse > 0
-            return self.note_refusal(n)
-        if self.used + n > (self.hard if self.open else self.limit):
+            self.note_refusal(n)
+            return 0
+        if self.used + n > (self.hard if opened else self.limit):
             self.hit = True
-            self.open = self.hard > self.limit
-            return self.note_refusal(n)
-        if self.parent and not self.parent.charge(n, calls):
-            return self.note_refusal(n)
+            self.note_refusal(n)
+            return self.hard - self.limit
+        if self.parent:
+            reserve = self.parent.climb(n, opened, calls)
+            if reserve is not None:
+                self.note_refusal(n)
+                return reserve
         self.used += n
         if self.mark is not None and self.used > self.mark and not self.felt:
             self.felt = True
             calls.append((self.address, self.used))
+        return None
+
+    def charge(self, n: int, calls: list[tuple[int, int]], again: bool = False) -> bool:
+        """True if the whole chain takes n bytes. `calls`: the callbacks that run."""
+        if n == 0:
+            return True
+        reserve = self.climb(n, self.open and not again, calls)
+        if reserve is None:
+            if again:
+                self.open = False
+            return True
+        if reserve > 0 and not self.open:
+            self.open = True
+            own = self.used + n > self.limit
+            self.close = (self.limit - min(self.hard - self.limit, self.limit // 2) if own
+                          else self.used - min(reserve, self.used // 2))
+        return False
+
+    def is_overhead(self, n: int) -> bool:
+        """A refused request comes again: has it collected in vain once too often?"""
+        self.retries += 1
+        rooms = [max(0, each.limit - each.used - n) for each in self.chain()]
+        if min(rooms) >= self.used // 100 * self.percent:
+            self.poor = 0
+            return False
+        if self.poor < self.strikes:
+            self.poor += 1
+            return False
+        self.overhead_refusals += 1
+        self.hit = True
+        self.note_refusal(n)
         return True
+
+    def apply(self) -> None:
+        every = [self.own, self.guest, *((each.limit, each.hard) for each in self.scopes)]
+        limit, hard = min(each[0] for each in every), min(each[1] for each in every)
+        if (limit, hard) != (self.limit, self.hard):
+            self.limit, self.hard, self.open = limit, hard, False
 
     def settle_peak(self) -> None:
         for account in self.chain():
             account.peak = max(account.peak, account.used)
+            account.guest_peak = max(account.guest_peak, account.used)
+            for each in account.scopes:
+                each.peak = max(each.peak, account.used)
 
     def drop(self, n: int) -> None:
         for account in self.chain():
             account.used -= n
-            reserve = account.hard - account.limit
-            if account.open and account.used <= account.limit - min(reserve, account.limit // 2):
+            if account.open and account.used <= account.close:
                 account.open = False
             if account.mark is not None and account.used <= account.mark:
                 account.felt = False
@@ -354,7 +418,9 @@ class Account:
         return {"used": self.used, "peak": self.peak, "limit": self.limit,
                 "hard_limit": self.hard, "allocations": self.allocations, "frees": self.frees,
                 "refusals": self.refusals, "last_refused": self.last_refused,
-                "limit_hit": self.hit, "reserve_open": self.open, "sealed": self.sealed}
+                "retries": self.retries, "overhead_refusals": self.overhead_refusals,
+                "limit_hit": self.hit, "reserve_open": self.open, "sealed": self.sealed,
+                "guest_sealed": self.guest_sealed}
 
 
 amounts = st.one_of(st.integers(1, 40), st.integers(1, 400), st.just(0))
@@ -377,6 +443,7 @@ class Accounts(RuleBasedStateMachine):
         self.calls: list[tuple[int, int]] = []
         self.callback = Pressure(self.pressed)
         self.ud = 4711
+        self.refused: dict[int, tuple[object, ...]] = {}  # by each copy, the last request
 
     def pressed(self, account: int, used: int, ud: int) -> None:
         self.calls.append((account, used) if ud == self.ud else (account, -1))
@@ -390,7 +457,7 @@ class Accounts(RuleBasedStateMachine):
     def add(self, name: bytes, parent: Account | None) -> Account:
         address = self.core.zaccount_new(name, parent.address if parent else None)
         assert address
-        account = Account(address, name[:31], parent)
+        account = Account(address, name[:31], parent, copy=self.turn % len(self.copies))
         if parent:
             parent.children += 1
         self.live.append(account)
@@ -421,6 +488,22 @@ class Accounts(RuleBasedStateMachine):
         self.live.remove(account)
         if account.parent:
             account.parent.children -= 1
+        if self.refused.get(account.copy, (None, 0))[0] is account:
+            del self.refused[account.copy]
+
+    def grow(self, account: Account, block: int | None, size: int, n: int,
+             expected: list[tuple[int, int]]) -> bool:
+        """A growth by zaccount_alloc(): refused, and then the same again, it is a second try."""
+        last = self.refused.get(account.copy, (None, 0))
+        again = last == (account, block, size, n)
+        if last[0] is account:
+            del self.refused[account.copy]
+        if again and account.is_overhead(n):
+            return False
+        granted = account.charge(n, expected, again)
+        if not granted and not again and any(account.kinds[1:]):
+            self.refused[account.copy] = (account, block, size, n)
+        return granted
 
     @rule(account=accounts, n=amounts)
     def charge(self, account: Account, n: int) -> None:
@@ -454,7 +537,8 @@ class Accounts(RuleBasedStateMachine):
     def uncharge_down_to_a_mark(self, account: Account, off: int) -> None:
         """To the byte: where the reserve closes, or the callback is ready again."""
         assume(account in self.live and account.held)
-        low = account.limit - min(account.hard - account.limit, account.limit // 2)
+        low = account.close if account.open else \
+            account.limit - min(account.hard - account.limit, account.limit // 2)
         for level in (account.mark or 0, low):
             back = account.used - level - off
             if 0 < back <= account.held[-1]:
@@ -486,12 +570,12 @@ class Accounts(RuleBasedStateMachine):
             account.drop(n)
         assert self.calls == expected
 
-    @rule(account=accounts, n=amounts, kind=st.integers(0, 9))
+    @rule(account=accounts, n=amounts, kind=st.integers(0, 20))
     def allocate(self, account: Account, n: int, kind: int) -> None:
         assume(account in self.live)
         expected: list[tuple[int, int]] = []
         self.calls.clear()
-        granted = n > 0 and account.charge(n, expected)
+        granted = n > 0 and self.grow(account, None, kind, n, expected)
         address = self.core.zaccount_alloc(account.address, None, kind, n)
         assert bool(address) == granted
         assert self.calls == expected
@@ -499,6 +583,7 @@ class Accounts(RuleBasedStateMachine):
             return
         account.settle_peak()
         account.allocations += 1
+        account.kinds[kind % KINDS] += 1
         self.seed += 1
         ctypes.memmove(address, pattern(self.seed, n), n)
         account.blocks.append(Block(address, n, n, self.seed))
@@ -510,7 +595,8 @@ class Accounts(RuleBasedStateMachine):
         expected: list[tuple[int, int]] = []
         self.calls.clear()
         grows = n > block.size
-        granted = not grows or account.charge(n - block.size, expected)
+        granted = not grows or self.grow(
+            account, block.address, block.size, n - block.size, expected)
         address = self.core.zaccount_alloc(account.address, block.address, block.size, n)
         assert self.calls == expected
         assert bool(address) == granted
@@ -534,9 +620,9 @@ class Accounts(RuleBasedStateMachine):
         osize = old.size if old else 0
         expected: list[tuple[int, int]] = []
         self.calls.clear()
-        if account.charge(n - osize, expected):
-            account.drop(n - osize)
         address = old.address if old else None
+        if self.grow(account, address, osize, n - osize, expected):
+            account.drop(n - osize)
         assert self.core.zaccount_alloc(account.address, address, osize, n) is None
         assert self.calls == expected
         if old:
@@ -564,17 +650,98 @@ class Accounts(RuleBasedStateMachine):
         if near:
             limit = max(0, account.used + off)
         hard = min(limit + reserve, SIZE_MAX)
-        rises = limit > account.limit or hard > account.hard
+        rises = limit > account.own[0] or hard > account.own[1]
         refused = account.sealed and rises
         result = self.core.zaccount_set_limit(account.address, limit, reserve)
         assert result == (-1 if refused else 0)
         if not refused:
-            account.limit, account.hard, account.open = limit, hard, False
+            account.own, account.open = (limit, hard), False
+            account.apply()
+
+    @rule(account=accounts, limit=marks | huge | st.just(UNLIMITED), near=st.booleans(),
+          off=st.integers(-3, 50), reserve=st.just(0) | st.integers(0, 100) | huge)
+    def guest_limit(self, account: Account, limit: int, near: bool, off: int, reserve: int) -> None:
+        assume(account in self.live)
+        if near:
+            limit = max(0, account.used + off)
+        hard = min(limit + reserve, SIZE_MAX)
+        rises = limit > account.guest[0] or hard > account.guest[1]
+        refused = account.guest_sealed and rises
+        result = self.core.zaccount_guest_limit(account.address, limit, reserve)
+        assert result == (-1 if refused else 0)
+        if not refused:
+            account.guest, account.open = (limit, hard), False
+            account.apply()
+
+    @rule(account=accounts, really=st.integers(0, 2))
+    def guest_seal(self, account: Account, really: int) -> None:
+        assume(account in self.live and really == 0)
+        self.core.zaccount_guest_seal(account.address)
+        account.guest_sealed = True
+
+    @rule(account=accounts)
+    def guest_peak(self, account: Account) -> None:
+        assume(account in self.live)
+        assert self.core.zaccount_guest_peak(account.address) == account.guest_peak
+
+    @rule(account=accounts)
+    def guest_reset_peak(self, account: Account) -> None:
+        assume(account in self.live)
+        self.core.zaccount_guest_reset_peak(account.address)
+        account.guest_peak = account.used
+
+    @rule(account=accounts, limit=marks | st.just(UNLIMITED), more=st.integers(-5, 100),
+          near=st.booleans(), reserve=st.just(0) | st.integers(0, 100))
+    def enter(self, account: Account, limit: int, more: int, near: bool, reserve: int) -> None:
+        assume(account in self.live and len(account.scopes) < 4)
+        if near:
+            limit = max(0, account.used + more)
+        scope = Scope(limit=limit, reserve=reserve)
+        self.core.zaccount_enter(account.address, byref(scope))
+        account.scopes.append(Entered(scope, limit, min(limit + reserve, SIZE_MAX), account.used))
+        account.apply()
+
+    @rule(account=accounts, data=st.data())
+    def leave(self, account: Account, data: st.DataObject) -> None:
+        """In any order."""
+        assume(account in self.live and account.scopes)
+        entered = account.scopes.pop(data.draw(st.integers(0, len(account.scopes) - 1)))
+        self.core.zaccount_leave(account.address, byref(entered.scope))
+        assert entered.scope.peak == entered.peak
+        account.apply()
+
+    @rule(account=accounts)
+    def scope_peaks(self, account: Account) -> None:
+        assume(account in self.live)
+        for each in account.scopes:
+            assert self.core.zaccount_scope_peak(account.address, byref(each.scope)) == each.peak
+
+    @rule(account=accounts, percent=st.integers(0, 100), strikes=st.integers(0, 3))
+    def set_overhead(self, account: Account, percent: int, strikes: int) -> None:
+        assume(account in self.live)
+        self.core.zaccount_set_overhead(account.address, percent, strikes)
+        account.percent, account.strikes, account.poor = percent, strikes, 0
+
+    @rule(account=accounts, really=st.integers(0, 3))
+    def set_single(self, account: Account, really: int) -> None:
+        """Nothing can be seen of it."""
+        assume(account in self.live and really == 0)
+        self.core.zaccount_set_single(account.address)
+
+    @rule(account=accounts, n=amounts, kind=st.integers(0, 9))
+    def allocate_try_again(self, account: Account, n: int, kind: int) -> None:
+        """As an interpreter does: refused, collect, the same once more."""
+        self.allocate(account, n, kind)
+        refused = self.refused.get(account.copy)
+        if refused == (account, None, kind, n):
+            if account.blocks:
+                self.release(account)
+            self.allocate(account, n, kind)
 
     @rule(account=accounts, limit=st.integers(-1, 1), hard=st.integers(-1, 1))
     def move_the_marks_by_a_byte(self, account: Account, limit: int, hard: int) -> None:
-        assume(account in self.live and account.limit > 0 and account.hard < SIZE_MAX)
-        limit, hard = account.limit + limit, account.hard + hard
+        assume(account in self.live and account.own[0] > 0 and account.own[1] < SIZE_MAX)
+        limit, hard = account.own[0] + limit, account.own[1] + hard
         assume(hard >= limit)
         self.set_limit(account, limit, False, 0, hard - limit)
 
@@ -629,6 +796,9 @@ class Accounts(RuleBasedStateMachine):
             assert core.zaccount_name(account.address) == account.name
             parent = core.zaccount_parent(account.address)
             assert parent == (account.parent.address if account.parent else None)
+            kinds = (ctypes.c_uint64 * KINDS)()
+            core.zaccount_kinds(account.address, kinds)
+            assert list(kinds) == account.kinds
 
     @invariant()
     def the_total_is_the_sum_of_the_roots(self) -> None:
@@ -639,6 +809,8 @@ class Accounts(RuleBasedStateMachine):
     def teardown(self) -> None:
         core = self.copies[0]
         for account in self.live:
+            for entered in account.scopes:
+                core.zaccount_leave(account.address, byref(entered.scope))
             for n in account.held:
                 core.zaccount_uncharge(account.address, n)
             for block in account.blocks:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,9 @@ SANITIZERS = {
     "thread": "-fsanitize=thread",
     "undefined": "-fsanitize=undefined",
 }
+# A status of its own tells the sanitizer's end from a program's.
 ENVIRONMENT = {
-    "ASAN_OPTIONS": "allocator_may_return_null=1:detect_stack_use_after_return=1",
+    "ASAN_OPTIONS": "allocator_may_return_null=1:detect_stack_use_after_return=1:exitcode=99",
     "TSAN_OPTIONS": "halt_on_error=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
@@ -43,13 +45,13 @@ def can_sanitize(cc: str, flags: str) -> str:
     """Empty if a program with this sanitizer can be built and run, else why not."""
     if not toolchain.compiler(cc):
         return f"no {cc} on this machine"
-    toolchain.BUILD.mkdir(parents=True, exist_ok=True)
-    source = toolchain.BUILD / f"try-{cc}.c"
-    source.write_text("int main(void) { return 0; }\n")
-    program = source.with_suffix("")
-    done = toolchain.run([cc, *flags.split(), source, "-o", program])
-    if done.returncode == 0:
-        done = toolchain.run(without_randomisation([program]))
+    with tempfile.TemporaryDirectory() as folder:  # others may be trying, too
+        source = Path(folder, "try.c")
+        source.write_text("int main(void) { return 0; }\n")
+        program = source.with_suffix("")
+        done = toolchain.run([cc, *flags.split(), source, "-o", program])
+        if done.returncode == 0:
+            done = toolchain.run(without_randomisation([program]))
     return "" if done.returncode == 0 else f"{cc} {flags} does not work here"
 
 

@@ -20,7 +20,8 @@ CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "test"
 
 MODES = ("usable", "prefix")
-SOURCES = ("zmalloc.c", "zaccount.c", "zcore.c", "zmap.c", "zport.c", "zsize.c")
+SOURCES = ("zmalloc.c", "zaccount.c", "zmarks.c", "zsized.c", "zcore.c", "zmap.c", "zport.c",
+           "zsize.c")
 # The flags are given in full, so that the caller's environment has no say in what is tested.
 CFLAGS = "-O2 -g"
 
