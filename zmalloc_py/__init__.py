@@ -14,13 +14,20 @@ Import it first: what was allocated before is not counted. ``ZMALLOC_NO_INSTALL=
 out until :func:`install` is called; ``ZMALLOC_LIMIT="64 MiB"`` caps the process for good.
 """
 
+import sys
+
+if "zmalloc._core" in sys.builtin_module_names:
+    from zmalloc import _embedded as _embedded
+
 from zmalloc._core import (
     _C_API,
+    Account,
     Limit,
     _begin,
     install,
     is_installed,
     limit,
+    lua_allocator,
     peak,
     reset_peak,
     rss,
@@ -32,6 +39,7 @@ from zmalloc._version import __version__
 
 __all__ = [
     "_C_API",
+    "Account",
     "Audit",
     "Domain",
     "Limit",
@@ -43,6 +51,7 @@ __all__ = [
     "install",
     "is_installed",
     "limit",
+    "lua_allocator",
     "peak",
     "reset_peak",
     "rss",
@@ -53,7 +62,8 @@ __all__ = [
 
 
 def get_include() -> str:
-    """The folder with ``zmalloc_capi.h``, for extension modules that use ``zmalloc._C_API``."""
+    """The folder with ``zmalloc_capi.h``, for extension modules that use ``zmalloc._C_API``, and
+    ``zmalloc_embed.h``, for programs that have Python inside."""
     return __path__[0] + "/include"
 
 

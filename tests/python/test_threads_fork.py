@@ -137,7 +137,17 @@ assert s["used"] == sum(s[d][0] for d in ("raw", "mem", "obj", "stack")), s
 @pytest.mark.parametrize("cap", ["", "zmalloc.limit(zmalloc.used() + 2_000_000, seal=True)"])
 @pytest.mark.parametrize("count", [1, 30])
 def test_daemon_threads_may_live_until_the_end(cap: str, count: int) -> None:
-    outcome = python(
+    # CPython 3.10 with 30 such threads crashes at one end in twenty, without zmalloc, too.
+    attempts = 5 if sys.version_info < (3, 11) else 1
+    for attempt in range(1, attempts + 1):
+        outcome = end_beside_daemon_threads(cap, count, may_be_killed=attempt < attempts)
+        if outcome.status >= 0:
+            break
+    assert outcome.status == 5, outcome
+
+
+def end_beside_daemon_threads(cap: str, count: int, *, may_be_killed: bool) -> Outcome:
+    return python(
         "-c",
         f"""
 import sys, threading, time, zmalloc
@@ -156,8 +166,8 @@ time.sleep(0.2)
 sys.exit(5)
 """,
         timeout=60,
+        may_be_killed=may_be_killed,
     )
-    assert outcome.status == 5, outcome
 
 
 def test_exit_functions_and_finalizers_are_counted_and_capped() -> None:

@@ -28,6 +28,10 @@ void hooks_init(void);
  * -1 with an exception set. Holds the GIL. After a loss the map is cleared and counting begins anew. */
 int hooks_install(void);
 
+/* Before Py_Initialize, after Py_PreInitialize: puts the hooks in, once. What they must ask a running
+ * interpreter is asked by the first hooks_install(). */
+void hooks_install_early(void);
+
 /* By a probe allocation in each domain, not by a flag. Holds the GIL. */
 bool hooks_are_installed(void);
 

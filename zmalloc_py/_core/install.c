@@ -101,6 +101,11 @@ static void find_out_about_held(void)
     hooks.held_is_used = !(probe(OBJ, 4096) & 1u << RAW);
 }
 
+static bool are_many_interpreters(void)
+{
+    return PyInterpreterState_Next(PyInterpreterState_Head()) != NULL;
+}
+
 /* tracemalloc's stop() puts back what it found at its start, so it has to start after us. */
 static PyObject *stop_tracemalloc(void)
 {
@@ -145,12 +150,32 @@ static int install(void)
     if (again)
         begin_anew();
     hooks.installed = true;
-    hooks.many_gils |= PY_VERSION_HEX >= 0x030c0000 &&
-                       PyInterpreterState_Next(PyInterpreterState_Head()) != NULL;
+    hooks.many_gils |= PY_VERSION_HEX >= 0x030c0000 && are_many_interpreters();
     find_out_about_held();
     const int failed = traced == Py_None ? 0 : restart_tracemalloc(traced);
     Py_DECREF(traced);
     return failed ? -1 : 1;
+}
+
+/* No probe before there is an interpreter: pymalloc has its state there from 3.12 on. */
+static bool is_early;
+
+void hooks_install_early(void)
+{
+    for (enum domain d = RAW; d <= OBJ; d++)
+        wrap(d);
+    wrap_arenas();
+    hooks.installed = true;
+    is_early = true;
+}
+
+/* What could not be told before there was an interpreter. The making of the first one has looked like that of
+ * another to the hooks. */
+static void settle_early(void)
+{
+    is_early = false;
+    hooks.many_gils = PY_VERSION_HEX >= 0x030c0000 && are_many_interpreters();
+    find_out_about_held();
 }
 
 /* Interpreters with a GIL each may come at once. The lock is waited for without the GIL; a fork may then
@@ -160,7 +185,12 @@ static _Atomic(struct thread *) installer; /* whoever has it: installing runs co
 
 int hooks_install(void)
 {
-    if (hooks_are_installed() || atomic_load(&installer) == thread_self())
+    if (hooks_are_installed()) {
+        if (is_early)
+            settle_early();
+        return 0;
+    }
+    if (atomic_load(&installer) == thread_self())
         return 0;
     Py_BEGIN_ALLOW_THREADS
     zport_lock(&install_lock);

@@ -2,6 +2,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "accounts.h"
 #include "hooks.h"
 #include "runner.h"
 #include "scopes.h"
@@ -9,15 +10,22 @@
 #include "where.h"
 #include "zmalloc.h"
 #include "zmalloc_capi.h"
+#include "zmalloc_embed.h"
 #include "zsize.h"
 
 struct state {
     struct scope_types types;
+    PyTypeObject *account;
 };
 
 const struct scope_types *scope_types(PyObject *module)
 {
     return &((struct state *)PyModule_GetState(module))->types;
+}
+
+PyTypeObject *account_type(PyObject *module)
+{
+    return ((struct state *)PyModule_GetState(module))->account;
 }
 
 /* ---- figures ------------------------------------------------------------------------------- */
@@ -218,6 +226,20 @@ static struct zmalloc_capi capi = {
     .clear_hit = zaccount_clear_hit,
     .on_pressure = zaccount_on_pressure,
     .fail_after = zaccount_fail_after,
+    .lua_alloc = zaccount_alloc,
+    .default_account = zaccount_default,
+    .name = zaccount_name,
+    .parent = zaccount_parent,
+    .kinds = zaccount_kinds,
+    .set_single = zaccount_set_single,
+    .set_overhead = zaccount_set_overhead,
+    .enter = zaccount_enter,
+    .leave = zaccount_leave,
+    .scope_peak = zaccount_scope_peak,
+    .guest_limit = zaccount_guest_limit,
+    .guest_seal = zaccount_guest_seal,
+    .guest_peak = zaccount_guest_peak,
+    .guest_reset_peak = zaccount_guest_reset_peak,
 };
 
 static int add_capsule(PyObject *module)
@@ -345,6 +367,8 @@ static PyMethodDef methods[] = {
     {"reset_peak", py_reset_peak, METH_NOARGS, reset_peak_doc},
     {"rss", py_rss, METH_NOARGS, rss_doc},
     {"limit", (PyCFunction)(void (*)(void))scopes_limit, METH_FASTCALL | METH_KEYWORDS, limit_doc},
+    {"lua_allocator", (PyCFunction)(void (*)(void))accounts_lua_allocator,
+     METH_VARARGS | METH_KEYWORDS, accounts_lua_allocator_doc},
     {"is_installed", py_is_installed, METH_NOARGS, is_installed_doc},
     {"install", py_install, METH_NOARGS, install_doc},
     {"_begin", py_begin, METH_NOARGS, NULL},
@@ -369,7 +393,8 @@ static int module_exec(PyObject *module)
 #endif
     struct state *state = PyModule_GetState(module);
     hooks_init();
-    if (scopes_init(module, &state->types) < 0 || add_capsule(module) < 0 ||
+    if (scopes_init(module, &state->types) < 0 || accounts_init(module, &state->account) < 0 ||
+        add_capsule(module) < 0 ||
         PyModule_AddStringConstant(module, "__version__", ZMALLOC_VERSION) < 0)
         return -1;
     return 0;
@@ -381,6 +406,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(types->bound);
     Py_VISIT(types->method);
     Py_VISIT(types->limit);
+    Py_VISIT(account_type(module));
     return 0;
 }
 
@@ -390,6 +416,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->types.bound);
     Py_CLEAR(state->types.method);
     Py_CLEAR(state->types.limit);
+    Py_CLEAR(state->account);
     return 0;
 }
 
@@ -412,7 +439,6 @@ static struct PyModuleDef definition = {
     .m_clear = module_clear,
 };
 
-PyMODINIT_FUNC PyInit__core(void); /* the header that would declare it does not exist */
 PyMODINIT_FUNC PyInit__core(void)
 {
     return PyModuleDef_Init(&definition);

@@ -103,6 +103,25 @@ size_t scopes_held_in_force(void)
     return in_force().held;
 }
 
+static struct marks sealed(void)
+{
+    zport_lock(&set.lock);
+    const struct marks marks = set.sealed;
+    zport_unlock(&set.lock);
+    return marks;
+}
+
+size_t scopes_sealed(void)
+{
+    const struct marks marks = sealed();
+    return hooks_held_is_used() ? smaller(marks.used, marks.held) : marks.used;
+}
+
+size_t scopes_held_sealed(void)
+{
+    return sealed().held;
+}
+
 void scopes_seal(size_t n, size_t held)
 {
     zport_lock(&set.lock);

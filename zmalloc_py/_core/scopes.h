@@ -38,4 +38,9 @@ size_t scopes_peak(void);
 size_t scopes_in_force(void);
 size_t scopes_held_in_force(void);
 
+/* The sealed ones among them, or SIZE_MAX. Where held is use (hooks_held_is_used()) a seal on held is one
+ * on use. */
+size_t scopes_sealed(void);
+size_t scopes_held_sealed(void);
+
 #endif

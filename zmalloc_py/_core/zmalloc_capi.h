@@ -35,6 +35,21 @@ struct zmalloc_capi {
     void (*clear_hit)(zaccount *a);
     void (*on_pressure)(zaccount *a, size_t mark, void (*f)(zaccount *, size_t, void *), void *ud);
     void (*fail_after)(zaccount *a, int64_t n, int64_t repeat);
+
+    void *(*lua_alloc)(void *ud, void *ptr, size_t osize, size_t nsize); /* a lua_Alloc; ud: a zaccount * */
+    zaccount *(*default_account)(void);
+    const char *(*name)(const zaccount *a);
+    zaccount *(*parent)(const zaccount *a);
+    void (*kinds)(const zaccount *a, uint64_t out[ZACCOUNT_KINDS]);
+    void (*set_single)(zaccount *a);
+    void (*set_overhead)(zaccount *a, unsigned percent, unsigned strikes);
+    void (*enter)(zaccount *a, struct zaccount_scope *scope);
+    void (*leave)(zaccount *a, struct zaccount_scope *scope);
+    size_t (*scope_peak)(zaccount *a, struct zaccount_scope *scope);
+    int (*guest_limit)(zaccount *a, size_t limit, size_t reserve);
+    void (*guest_seal)(zaccount *a);
+    size_t (*guest_peak)(zaccount *a);
+    void (*guest_reset_peak)(zaccount *a);
 };
 
 #endif
