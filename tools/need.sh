@@ -3,18 +3,22 @@
 #
 #   c        a C compiler, make, ar
 #   python   $PYTHON (default python3) with its headers and venv
-#   test     what only the tests need: clang, pkg-config, jemalloc and mimalloc to build against
+#   lua      $LUA (default lua5.4) with its headers, pkg-config
+#   test     what only the tests need: clang, jemalloc and mimalloc to build against, the other Luas, the
+#            tools of Lua's tests
 #
 # As root on Debian or Ubuntu the missing packages are installed. Elsewhere one line says what is missing,
 # all of it, and nothing else happens.
 set -eu
 
 PYTHON=${PYTHON:-python3}
+LUA=${LUA:-lua5.4}
 missing=
 
 want() { # want PACKAGE COMMAND...: the command tells whether it is there
     package=$1
     shift
+    case " $missing " in *" $package "*) return ;; esac
     "$@" >/dev/null 2>&1 || missing="$missing $package"
 }
 
@@ -26,6 +30,21 @@ is_debians() { case $(command -v "$PYTHON" || echo none) in /usr/bin/*|none) tru
 python_package() { # python_package SUFFIX: python3-dev, or python3.12-dev for PYTHON=python3.12
     name=$(basename "$PYTHON")
     case $name in python3.*) echo "$name-$1" ;; *) echo "python3-$1" ;; esac
+}
+
+lua_package() { # of the headers
+    case $1 in
+    lua5.1) echo liblua5.1-0-dev ;;
+    luajit) echo libluajit-5.1-dev ;;
+    *) echo "lib$1-dev" ;;
+    esac
+}
+
+# want_lua NAME: a Lua and its headers. Debian has no package of 5.5; tools/lua55.sh builds one.
+want_lua() {
+    [ "$1" != lua5.5 ] || return 0
+    want "$1" command -v "$1"
+    want "$(lua_package "$1")" "$(dirname "$0")/lua.sh" "$1" cflags
 }
 
 for what in "$@"; do
@@ -45,10 +64,19 @@ import os, sys, sysconfig
 sys.exit(not os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))'
         fi
         ;;
+    lua)
+        want pkg-config command -v pkg-config
+        want_lua "$LUA"
+        ;;
     test)
         want g++ command -v g++
         want clang command -v clang
-        want pkg-config command -v pkg-config
+        for lua in lua5.1 lua5.2 lua5.3 lua5.4 luajit; do want_lua $lua; done
+        want lua-busted command -v busted
+        want lua-check command -v luacheck
+        want lua-ldoc command -v ldoc
+        want luarocks command -v luarocks
+        want valgrind command -v valgrind
         want libjemalloc-dev has_header jemalloc/jemalloc.h
         want libmimalloc-dev has_header mimalloc.h
         ;;
