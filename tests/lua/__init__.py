@@ -1,0 +1,1 @@
+"""Tests of what C hosts of Lua use, as C programs: one for each Lua of this machine."""
