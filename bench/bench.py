@@ -8,7 +8,6 @@ speed drifts slows all of them alike. For each program the median of the ratios,
 against stock; below them the geometric mean, and zmalloc against the pass-through hook.
 """
 
-import math
 import os
 import platform
 import statistics
@@ -16,6 +15,8 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+
+from interleave import geometric_mean, measure, ratio, show
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build" / "bench"
@@ -41,27 +42,6 @@ def run(program, contender):
     return float(done.stdout)
 
 
-def measure(program, rounds):
-    """Seconds by contender, one entry a round; each round starts with another contender."""
-    times = {contender: [] for contender in CONTENDERS}
-    for i in range(rounds):
-        turn = i % len(CONTENDERS)
-        for contender in CONTENDERS[turn:] + CONTENDERS[:turn]:
-            times[contender].append(run(program, contender))
-    return times
-
-
-def ratio(times, contender, base):
-    """The median of the ratios round by round, and their quartiles."""
-    ratios = [a / b for a, b in zip(times[contender], times[base], strict=True)]
-    low, _, high = statistics.quantiles(ratios, n=4)
-    return statistics.median(ratios), low, high
-
-
-def geometric_mean(values):
-    return math.exp(statistics.fmean(map(math.log, values)))
-
-
 def main():
     rounds = int(os.environ.get("ROUNDS", "7"))
     build_passthrough()
@@ -74,12 +54,11 @@ def main():
     totals = {name: [] for name in columns}
     over_hook = []
     for program in PROGRAMS:
-        times = measure(program, rounds)
+        times = measure(CONTENDERS, lambda c, p=program: run(p, c), rounds)
         line = f"{program:<12}{statistics.median(times['stock']) * 1000:>7.0f} ms"
         for name in columns:
-            middle, low, high = ratio(times, name, "stock")
-            totals[name].append(middle)
-            line += f"{f'{middle:.3f} ({low:.3f}-{high:.3f})':>24}"
+            totals[name].append(ratio(times, name, "stock")[0])
+            line += f"{show(times, name, 'stock'):>24}"
         over_hook.append(ratio(times, "zmalloc", "pass-through")[0])
         print(line, flush=True)
     means = "".join(f"{geometric_mean(totals[name]):>24.3f}" for name in columns)

@@ -1,0 +1,67 @@
+/* lua_host.c - runs a Lua script in a state of one kind and prints the CPU seconds that it took.
+ *
+ *     lua_host stock|single|capped|shared|group script.lua [argument] */
+#include "zmalloc_lua.h"
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+static double cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void notice(zaccount *a, size_t used, void *ud)
+{
+    (void)a, (void)used, (void)ud;
+}
+
+static zaccount *account_for(const char *contender)
+{
+    zaccount *parent = strcmp(contender, "group") == 0 ? zaccount_new("group", NULL) : NULL;
+    zaccount *account = zaccount_new("state", parent);
+    if (strcmp(contender, "shared") != 0)
+        zaccount_set_single(account);
+    if (parent)
+        zaccount_set_limit(parent, (size_t)4 << 30, (size_t)1 << 20);
+    if (strcmp(contender, "single") != 0) {
+        zaccount_set_limit(account, (size_t)2 << 30, (size_t)1 << 20);
+        zaccount_on_pressure(account, (size_t)1 << 30, notice, NULL);
+    }
+    return account;
+}
+
+static int run(lua_State *L, const char *script, const char *argument)
+{
+    luaL_openlibs(L);
+    if (luaL_loadfile(L, script))
+        return -1;
+    if (argument)
+        lua_pushstring(L, argument);
+    return lua_pcall(L, argument ? 1 : 0, 0, 0);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 3) {
+        fprintf(stderr, "usage: lua_host stock|single|capped|shared|group script.lua [argument]\n");
+        return 2;
+    }
+    const bool is_stock = strcmp(argv[1], "stock") == 0;
+    zaccount *account = is_stock ? NULL : account_for(argv[1]);
+    const double start = cpu_seconds();
+    lua_State *L = is_stock ? luaL_newstate() : lua_newstate(zmalloc_lua_alloc, account);
+    if (!L || run(L, argv[2], argc > 3 ? argv[3] : NULL)) {
+        fprintf(stderr, "lua_host: %s\n", L ? lua_tostring(L, -1) : "no state");
+        return 1;
+    }
+    lua_close(L);
+    printf("%.6f\n", cpu_seconds() - start);
+    return account && zaccount_used(account) != 0;
+}
