@@ -13,21 +13,23 @@ CFLAGS  ?= -O2 -g
 VERSION := $(shell sed -n 's/^.define ZMALLOC_VERSION "\(.*\)"/\1/p' csrc/zmalloc.h)
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes
 PUBLIC  := zmalloc.h zaccount.h zsize.h zapi.h
-SOURCES := zmalloc zaccount zcore zmap zport zsize
+SOURCES := zmalloc zaccount zmarks zsized zcore zmap zport zsize
 
 # Where the library is built. Each backend has its own folder; MODE=prefix builds the mode for
 # platforms whose allocator cannot tell a block's size.
 MODE    ?=
 OUT     ?= build/c/$(BACKEND)$(if $(MODE),-$(MODE))
 
-.PHONY: help demo test test-core test-python lint lib install uninstall wheel sdist bench clean
+.PHONY: help demo test test-core test-python test-lua test-lua55 lint lib lua lua-all install install-lua \
+        uninstall uninstall-lua wheel sdist bench bench-lua clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1	/p' Makefile | expand -t 16
 	@echo
-	@echo "PYTHON=python3.12 picks the interpreter, BACKEND=libc|jemalloc|mimalloc what lies under the"
-	@echo "C library, PREFIX= and DESTDIR= where 'make install' puts it."
+	@echo "PYTHON=python3.12 and LUA=lua5.1|lua5.2|lua5.3|lua5.4|luajit pick the interpreter,"
+	@echo "BACKEND=libc|jemalloc|mimalloc what lies under the C library, PREFIX= and DESTDIR= where"
+	@echo "'make install' puts it."
 
 # ---- the C library -------------------------------------------------------------------------
 
@@ -83,21 +85,92 @@ uninstall: ## take out what install put there
 	    "$(DESTDIR)$(PREFIX)/lib/libzmalloc.so" "$(DESTDIR)$(PREFIX)/lib/libzmalloc.so.0" \
 	    "$(DESTDIR)$(PREFIX)/lib/pkgconfig/zmalloc.pc"
 
+# ---- Lua -------------------------------------------------------------------------------------
+
+# For each Lua: the module for scripts, the runner, and an archive for hosts, which has the core in it. All
+# are made of the same objects, which export nothing but the table by which copies of the core find each
+# other, and the module's entry.
+LUA         ?= lua5.4
+LUA_OUT      = build/$(LUA)
+LUA_SOURCES := zmalloc_lua zmalloc_lua_state zpace lzmalloc
+ZLUA_SOURCES := zlua zlua_options zlua_report zlua_trace
+ZLUA         = build/$(if $(filter-out lua5.4,$(LUA)),$(LUA)/)zlua
+ZLUA_NAME    = zlua$(if $(filter-out lua5.4,$(LUA)),$(LUA:lua%=%))
+LUA_CFLAGS   = $(shell tools/lua.sh $(LUA) cflags)
+LUA_LIBS     = $(shell tools/lua.sh $(LUA) libs)
+INSTALL_CMOD = $(shell tools/lua.sh $(LUA) cmod $(PREFIX))
+LUA_OBJECTS  = $(SOURCES:%=$(LUA_OUT)/obj/%.o) $(LUA_SOURCES:%=$(LUA_OUT)/obj/%.o)
+LUA_COMPILE  = $(CC) -std=c11 $(WARN) $(CFLAGS) $(CPPFLAGS) $(LUA_CFLAGS) -Icsrc -Ilua -fPIC
+LUA_HEADERS := $(wildcard csrc/*.h lua/*.h)
+
+lua: .need-lua ## build build/lua5.4/zmalloc.so and build/zlua (or for LUA=...)
+	@tools/lua.sh $(LUA) cflags >/dev/null
+	@$(MAKE) --no-print-directory $(LUA_OUT)/zmalloc.so $(LUA_OUT)/libzmalloc-$(LUA).a $(ZLUA)
+
+lua-all: .need-lua ## the same for each Lua that the machine has
+	@set -e; for lua in $$(tools/lua.sh list); do \
+	    echo "=== $$lua"; $(MAKE) --no-print-directory lua LUA=$$lua; \
+	done
+
+$(LUA_OUT)/obj/%.o: csrc/%.c $(LUA_HEADERS)
+	@mkdir -p $(@D)
+	$(LUA_COMPILE) -fvisibility=hidden -c $< -o $@
+
+$(LUA_OUT)/obj/%.o: lua/%.c $(LUA_HEADERS)
+	@mkdir -p $(@D)
+	$(LUA_COMPILE) $(if $(filter lzmalloc,$*),,-fvisibility=hidden) -c $< -o $@
+
+# Never linked with liblua: its functions are those of the program that loads it.
+$(LUA_OUT)/zmalloc.so: $(LUA_OBJECTS)
+	$(CC) $(CFLAGS) $(LDFLAGS) -shared -o $@ $^ -pthread -ldl -lm
+
+$(LUA_OUT)/libzmalloc-$(LUA).a: $(filter-out %/lzmalloc.o,$(LUA_OBJECTS))
+	rm -f $@ && $(AR) rcs $@ $^
+
+$(ZLUA): $(LUA_OBJECTS) $(ZLUA_SOURCES:%=$(LUA_OUT)/obj/%.o)
+	$(CC) $(CFLAGS) $(LDFLAGS) -Wl,-E -o $@ $^ $(LUA_LIBS) -pthread -ldl -lm
+
+$(LUA_OUT)/zmalloc-$(LUA).pc: Makefile
+	@mkdir -p $(@D)
+	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' \
+	    'Name: zmalloc-$(LUA)' 'Description: states of $(LUA) whose every byte is counted, under a cap' \
+	    'Version: $(VERSION)' 'Libs: -L"$${libdir}" -lzmalloc-$(LUA) -pthread -ldl' \
+	    'Cflags: -I"$${includedir}"' >$@
+
+install-lua: lua install $(LUA_OUT)/zmalloc-$(LUA).pc ## install the module, zlua and what hosts need, and the C library
+	install -d "$(DESTDIR)$(INSTALL_CMOD)" "$(DESTDIR)$(PREFIX)/bin"
+	install -m 755 $(LUA_OUT)/zmalloc.so "$(DESTDIR)$(INSTALL_CMOD)"
+	install -m 755 $(ZLUA) "$(DESTDIR)$(PREFIX)/bin/$(ZLUA_NAME)"
+	install -m 644 lua/zmalloc_lua.h "$(DESTDIR)$(PREFIX)/include"
+	install -m 644 $(LUA_OUT)/libzmalloc-$(LUA).a "$(DESTDIR)$(PREFIX)/lib"
+	sed 's|^prefix=.*|prefix=$(PREFIX)|' $(LUA_OUT)/zmalloc-$(LUA).pc \
+	    >"$(DESTDIR)$(PREFIX)/lib/pkgconfig/zmalloc-$(LUA).pc"
+
+uninstall-lua: ## take out what install-lua put there, but for the C library
+	rm -f "$(DESTDIR)$(INSTALL_CMOD)/zmalloc.so" "$(DESTDIR)$(PREFIX)/bin/$(ZLUA_NAME)" \
+	    "$(DESTDIR)$(PREFIX)/include/zmalloc_lua.h" "$(DESTDIR)$(PREFIX)/lib/libzmalloc-$(LUA).a" \
+	    "$(DESTDIR)$(PREFIX)/lib/pkgconfig/zmalloc-$(LUA).pc"
+
 # ---- Python --------------------------------------------------------------------------------
 
-.PHONY: .need-python .need-test
+.PHONY: .need-python .need-lua .need-test
 VENV := .venv
+# Tests run side by side, as most of them wait for a process of their own.
+JOBS ?= -n 2 --dist worksteal
 
 # Nothing of the caller's environment may change what is built and tested.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV ZMALLOC_LIMIT ZMALLOC_NO_INSTALL PYTHONMALLOC
-export PYTHON CC
+unexport LUA_PATH LUA_CPATH LUA_INIT LUA_PATH_5_4 LUA_CPATH_5_4 LUA_INIT_5_4
+export PYTHON CC LUA
 
 .need-python:
 	@tools/need.sh c python
+.need-lua:
+	@tools/need.sh c lua
 .need-test:
-	@tools/need.sh c python test
+	@tools/need.sh c python lua test
 
-demo: .need-python ## run a runaway script under a cap, and go on
+demo: .need-python .need-lua ## run a runaway script under a cap, and go on: in Python, in Lua
 	@tools/venv.sh $(PYTHON) $(VENV)
 	@echo "--- a Python program runs examples/runaway.py under 64 MiB: it is stopped, the program goes on"
 	@$(VENV)/bin/python examples/host.py examples/runaway.py "64 MiB"
@@ -105,29 +178,91 @@ demo: .need-python ## run a runaway script under a cap, and go on
 	@echo "--- the same from the command line: python -m zmalloc run --limit 64MiB examples/runaway.py"
 	@$(VENV)/bin/python -m zmalloc run --limit 64MiB examples/runaway.py; status=$$?; \
 	    echo "exit status $$status"; test $$status = 53
+	@$(MAKE) --no-print-directory -s lua
+	@echo
+	@echo "--- a Lua program runs examples/runaway.lua under 8 MiB: it is stopped, the program goes on"
+	@LUA_CPATH="build/$(LUA)/?.so" $$(tools/lua.sh $(LUA) command) examples/host.lua examples/runaway.lua "8 MiB"
+	@echo
+	@echo "--- the same from the command line: $(ZLUA) --limit 8MiB examples/runaway.lua"
+	@$(ZLUA) --limit 8MiB examples/runaway.lua; status=$$?; \
+	    echo "exit status $$status"; test $$status = 53
 
 test: .need-test ## set up and run all tests, on every Python from 3.10 to 3.13 that the machine has
 	@$(MAKE) --no-print-directory test-core
 	@$(MAKE) --no-print-directory test-python
+	@$(MAKE) --no-print-directory test-lua
+	@$(MAKE) --no-print-directory test-lua55
+	@$(MAKE) --no-print-directory test-together
 	@$(MAKE) --no-print-directory lint
 
 test-core: .need-test ## the tests of the C core
 	@echo "=== the C core"
 	@tools/venv.sh $(PYTHON) $(VENV) test
-	@$(VENV)/bin/python -m pytest -q tests/core
+	@$(VENV)/bin/python -m pytest -q $(JOBS) tests/core
 
 test-python: .need-test ## the tests of the extension, on each Python
 	@set -e; for python in $$(tools/pythons.sh); do \
 	    venv=build/venv/$$(echo $$python | tr / _); \
 	    echo "=== $$($$python --version) ($$python)"; \
 	    tools/venv.sh $$python $$venv test; \
-	    $$venv/bin/python -m pytest -q tests/python; \
+	    $$venv/bin/python -m pytest -q $(JOBS) tests/python; \
 	done
 
-lint: .need-python ## ruff and mypy --strict
+test-lua: .need-test ## the tests of Lua: C hosts, zlua and the module, on each Lua
+	@echo "=== Lua"
+	@tools/venv.sh $(PYTHON) $(VENV) test
+	@$(MAKE) --no-print-directory -s lua-all
+	@$(VENV)/bin/python -m pytest -q $(JOBS) tests/lua
+	@tools/test_lua.sh $$(tools/lua.sh list 2>/dev/null)
+
+# What pkg-config finds there is one more Lua to build against.
+LUA55 := build/lua5.5/lua
+test-lua55: .need-test ## the same on Lua 5.5, built from sources that pip downloads
+	@echo "=== Lua 5.5"
+	@tools/venv.sh $(PYTHON) $(VENV) test
+	@if tools/lua55.sh $(LUA55); then \
+	    export PKG_CONFIG_PATH="$(CURDIR)/$(LUA55)" && \
+	    $(MAKE) --no-print-directory -s lua LUA=lua5.5 && \
+	    $(VENV)/bin/python -m pytest -q $(JOBS) tests/lua -k lua5.5 && tools/test_lua.sh lua5.5; \
+	else \
+	    test $$? = 3; \
+	fi
+
+lint: .need-python ## ruff and mypy --strict; luacheck where there is one
 	@tools/venv.sh $(PYTHON) build/venv/lint lint
 	@build/venv/lint/bin/ruff check .
 	@build/venv/lint/bin/mypy -p zmalloc
+	@if command -v luacheck >/dev/null; then luacheck -q .; else echo "skipped: no luacheck" >&2; fi
+
+# ---- both languages in one process -----------------------------------------------------------
+
+.PHONY: example-host test-together
+HOST_OUT ?= build/example-host/$(subst /,_,$(PYTHON))
+HOST_C   := $(SOURCES:%=csrc/%.c) $(wildcard zmalloc_py/_core/*.c lua/*.c)
+HOST_C   := $(filter-out lua/zlua%,$(HOST_C)) examples/host.c
+HOST_H   := $(wildcard csrc/*.h zmalloc_py/_core/*.h lua/*.h)
+LUA54_PC  = $(shell for pc in lua5.4 lua-5.4 lua54; do pkg-config --exists $$pc && echo $$pc && break; done)
+
+example-host: .need-python .need-lua $(HOST_OUT)/host ## build and run examples/host.c: C, Python and Lua, one tree of accounts
+	@tools/venv.sh $(PYTHON) $(VENV)
+	@$(HOST_OUT)/host $(VENV)/bin/python
+
+$(HOST_OUT)/host: $(HOST_C) $(HOST_H) tools/embed.sh
+	@mkdir -p $(HOST_OUT)
+	@tools/embed.sh $(PYTHON) libs >$(HOST_OUT)/libs
+	$(CC) -std=c11 -Wall -Wextra $(CFLAGS) $(CPPFLAGS) $(shell tools/embed.sh $(PYTHON) cflags) \
+	    $(shell pkg-config --cflags $(LUA54_PC)) -Icsrc -Izmalloc_py/_core -Ilua $(HOST_C) -o $@ \
+	    -rdynamic $$(cat $(HOST_OUT)/libs) $(shell pkg-config --libs $(LUA54_PC)) $(LDFLAGS) -pthread -ldl -lm
+
+test-together: .need-test ## the tests of Python and Lua in one process, on each Python
+	@tools/venv.sh $(PYTHON) $(VENV) test
+	@$(VENV)/bin/python -m pytest -q $(JOBS) tests/together
+	@set -e; for python in $$(tools/pythons.sh | tail -n +2); do \
+	    venv=build/venv/$$(echo $$python | tr / _); \
+	    echo "=== $$($$python --version) ($$python)"; \
+	    tools/venv.sh $$python $$venv test; \
+	    $$venv/bin/python -m pytest -q $(JOBS) tests/together/test_allocator.py tests/together/test_examples.py; \
+	done
 
 sdist: .need-python ## build the source distribution
 	@$(MAKE) --no-print-directory .build KIND=--sdist
@@ -147,6 +282,10 @@ wheel: .need-python ## build a wheel for $(PYTHON)
 bench: .need-python ## stock Python, a pass-through hook, zmalloc and tracemalloc side by side
 	@tools/venv.sh $(PYTHON) $(VENV)
 	@$(VENV)/bin/python bench/bench.py
+	@$(MAKE) --no-print-directory bench-lua
+
+bench-lua: .need-lua ## the stock allocator and ours in Lua: time, and instructions where valgrind is
+	@$(PYTHON) bench/lua_bench.py
 
 clean: ## remove everything that was built
 	rm -rf build dist .venv *.egg-info
