@@ -275,7 +275,7 @@ static void notice_ask(struct thread *t, PyThreadState *state)
         asks_close(t);
         return;
     }
-    switch (ask->state) {
+    switch (atomic_load(&ask->state)) {
     case ASK_PLACED:
         notice_placed(t, state, ask);
         break;

@@ -28,9 +28,10 @@ static PyObject *message(const struct limit_figures *f)
 {
     char limit[ZSIZE_TEXT], used[ZSIZE_TEXT], asked[ZSIZE_TEXT], hard[ZSIZE_TEXT], place[1200], text[1600];
     where_format_place(&f->place, place, sizeof place);
-    snprintf(text, sizeof text, "%s of %s: %s in use, %s requested%s (hard limit %s)", f->scope,
-             zsize_format(limit, f->limit), zsize_format(used, f->used), zsize_format(asked, f->requested),
-             place, zsize_format(hard, f->hard));
+    zsize_format(asked, f->requested);
+    snprintf(text, sizeof text, "%s of %s: %s in use%s%s%s%s (hard limit %s)", f->scope,
+             zsize_format(limit, f->limit), zsize_format(used, f->used), f->requested ? ", " : "",
+             f->requested ? asked : "", f->requested ? " requested" : "", place, zsize_format(hard, f->hard));
     return PyUnicode_FromString(text);
 }
 

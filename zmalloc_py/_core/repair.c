@@ -190,7 +190,7 @@ static struct {
     PyObject *table; /* the code's own */
 } repair;
 
-/* The code whose repair has ended: a hook cannot drop its reference. */
+/* A code object whose last reference is the repair's, which a hook cannot drop. A second one is leaked. */
 static PyCodeObject *done_with;
 
 static void put_in_place(PyThreadState *state, const struct spot *spot, int target, int looked)
@@ -216,7 +216,7 @@ void repair_begin(PyThreadState *state)
     struct spot spot;
     int target, looked;
     frames_top(state, &spot);
-    if (repair_is_on || done_with || !repair_is_allowed || !spot.frame)
+    if (repair_is_on || !repair_is_allowed || !spot.frame)
         return;
     const int n = (int)Py_SIZE(spot.code);
     const ptrdiff_t i = ((const char *)spot.at - (const char *)spot.code->co_code_adaptive) / 2;
@@ -237,19 +237,27 @@ static void put_back(void)
     repair_is_on = false;
     if (repair.spot.code->co_exceptiontable == (PyObject *)own)
         repair.spot.code->co_exceptiontable = repair.table;
-    done_with = repair.spot.code;
 }
 
 void repair_end(void)
 {
-    if (!frames_is_at(repair.state, &repair.spot))
-        put_back();
+    PyCodeObject *code = repair.spot.code;
+    if (frames_is_at(repair.state, &repair.spot))
+        return;
+    put_back();
+    if (Py_REFCNT(code) > 1)
+        Py_DECREF(code);
+    else if (!done_with)
+        done_with = code;
 }
 
 void repair_thread_ended(const struct thread *t)
 {
-    if (repair_is_on && repair.thread == t)
-        put_back();
+    if (!repair_is_on || repair.thread != t)
+        return;
+    put_back();
+    if (!done_with)
+        done_with = repair.spot.code;
 }
 
 void repair_drop(void)

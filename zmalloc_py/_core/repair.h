@@ -27,7 +27,7 @@ void repair_end(void);
 /* In a thread that ends, without the GIL. */
 void repair_thread_ended(const struct thread *t);
 
-/* Outside of hooks: lets go of the code that the last repair was made in. No other is made before. */
+/* Outside of hooks: lets go of code that a repair was made in. */
 void repair_drop(void);
 
 /* Off for comparison. */
