@@ -331,14 +331,19 @@ static PyStructSequence_Desc pressure_desc = {
     .n_in_sequence = 3,
 };
 
-int verdict_init(PyTypeObject *limit_error)
+int verdict_init(PyObject *module, PyTypeObject *limit_error)
 {
+    PyTypeObject *type = PyStructSequence_NewType(&pressure_desc);
+    const int failed = type ? PyModule_AddType(module, type) : -1;
+    Py_XDECREF(type); /* the module has it */
+    if (failed)
+        return -1;
     if (PyThreadState_Get()->interp != PyInterpreterState_Main() || collect)
         return 0;
     PyObject *gc = PyImport_ImportModule("gc");
     PyObject *function = gc ? PyObject_GetAttrString(gc, "collect") : NULL;
     Py_XDECREF(gc);
-    pressure = PyStructSequence_NewType(&pressure_desc);
+    pressure = (PyTypeObject *)Py_NewRef((PyObject *)type);
     callbacks = PyList_New(0);
     if (!function || !pressure || !callbacks || machinery_init() < 0)
         return -1;

@@ -6,8 +6,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* With the first import in the main interpreter: what a verdict calls and raises. 0, or -1 with an exception. */
-int verdict_init(PyTypeObject *limit_error);
+/* Adds the type Pressure to the module. With the first import in the main interpreter: what a verdict calls and
+ * raises. 0, or -1 with an exception set. */
+int verdict_init(PyObject *module, PyTypeObject *limit_error);
 
 /* The pending call, of a struct ask. */
 int verdict_give(void *ask);
