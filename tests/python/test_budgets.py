@@ -51,11 +51,11 @@ def test_its_figures_stay_after_its_end() -> None:
         assert abs(b.remaining - (10 * MIB - b.used)) < 1000
         del block
         kept = bytes(300_000)
-    assert 300_000 <= b.used < 301_000
+    assert 299_000 < b.used < 301_000
     assert 1_000_000 < b.peak < 1_001_000
     assert not b.hit
     del kept
-    assert 300_000 <= b.used < 301_000
+    assert 299_000 < b.used < 301_000
 
 
 def test_before_it_is_entered_there_are_no_figures() -> None:
@@ -106,13 +106,12 @@ def test_an_error_that_passes_is_not_replaced() -> None:
 
 def test_garbage_is_no_reason_for_an_error_at_the_end() -> None:
     before = zmalloc.stats().collections
-    for _ in range(20):
-        with zmalloc.budget("64 KiB") as b:
-            loops: list[list[object]] = [[bytes(10_000)] for _ in range(6)]
-            for loop in loops:
-                loop.append(loop)
-            loops, loop = [[bytes(30_000)]], []
-        assert not b.hit
+    with zmalloc.budget("1 MiB") as b:
+        for _ in range(500):
+            loop: list[object] = [bytes(10_000)]
+            loop.append(loop)
+            del loop
+    assert not b.hit
     assert zmalloc.stats().collections > before
 
 
@@ -391,7 +390,7 @@ def test_the_figures_of_track_are_exact() -> None:
                 for at in range(100):
                     blocks[at] = bytes(1000 + at)
             assert t.net - empty == sum(map(sys.getsizeof, blocks)), (t.net, empty)
-            blocks, t = [None] * 100, None
+            blocks, t, none = [None] * 100, None, None
         """)
 
 

@@ -42,7 +42,8 @@ def test_a_limit_error_is_a_memory_error_that_says_its_figures() -> None:
     assert (error.limit, error.hard_limit, error.scope) == (n, n + MIB, "limit")
     assert error.used is not None
     assert n < error.used < n + 100_000
-    assert error.requested in (136, 56, 80) or sys.version_info < (3, 11)
+    assert error.requested is not None
+    assert 0 < error.requested < 100_000
     assert error.file == __file__[-256:]
     assert error.line == run_away.__code__.co_firstlineno + 3
     text = str(error)
@@ -226,22 +227,25 @@ def test_an_error_that_a_finalizer_swallows_comes_again() -> None:
         class Hog:
             def __del__(self):
                 try:
-                    for _ in range(400):
+                    for _ in range(200):
                         kept.append([0] * 10)
                 except MemoryError:
                     swallowed.append(1)
                     raise
-        error = None
-        try:
-            with zmalloc.budget(500_000) as b:
-                while True:
-                    Hog()
-                    kept.append([[0] * 10 for _ in range(20)])
-        except MemoryError as caught:
-            error = caught
-        assert type(error) is zmalloc.LimitError, error
-        assert swallowed, "the finalizer never got it, so this said nothing"
-        assert zmalloc.peak() <= error.hard_limit
+        for room in range(300_000, 800_000, 20_000):
+            error = None
+            try:
+                with zmalloc.budget(room) as b:
+                    while True:
+                        Hog()
+                        for _ in range(200):
+                            kept.append([0] * 10)
+            except MemoryError as caught:
+                error = caught
+            kept.clear()
+            assert type(error) is zmalloc.LimitError, (room, error)
+            assert b.peak <= room + 2**20
+        assert swallowed, "no finalizer ever got it, so this said nothing"
         """)
 
 
@@ -383,25 +387,27 @@ def test_a_recursion_error_stays_one() -> None:
 
 
 def test_threads_that_start_at_the_cap_do_not_hang() -> None:
+    """Each starts somewhere else between the limit and what is refused; a thread may die of it, not hang."""
     snippet("""
-        import threading, zmalloc
-        kept, ended = [], []
+        import sys, threading, zmalloc
+        threading.excepthook = lambda args: None
+        sys.unraisablehook = lambda info: None
+        ended, errors = [], 0
         def work():
-            kept.append(bytes(40_000))
+            kept = [bytes(500) for _ in range(30)]
             ended.append(1)
-        errors = 0
-        with zmalloc.budget(300_000):
-            for _ in range(60):
-                try:
+        for at in range(60):
+            ballast = None
+            try:
+                with zmalloc.budget(300_000):
+                    ballast = bytes(200_000 + 14_000 * at)
                     thread = threading.Thread(target=work, daemon=True)
                     thread.start()
                     thread.join(20)
                     assert not thread.is_alive(), "hangs"
-                except (MemoryError, RuntimeError):
-                    errors += 1
-                    kept.clear()
-            kept.clear()
-        assert errors, "the cap was never hit"
+            except (MemoryError, RuntimeError):
+                errors += 1
+        assert errors > 20 and ended, (errors, ended)
         """, timeout=100)
 
 
@@ -441,13 +447,18 @@ for _ in range(30):
         threading.Thread(target=hog, daemon=True).start()
     except (MemoryError, RuntimeError):
         pass
-time.sleep(0.3)
-print("end", flush=True)
+while True:
+    try:
+        time.sleep(0.3)
+        print("end", flush=True)
+        break
+    except MemoryError:
+        pass
 """,
         timeout=60,
         may_be_killed=sys.version_info < (3, 11),
     )
-    assert outcome.out == "end\n"
+    assert outcome.out == "end\n", outcome.err[-3000:]
     if outcome.status < 0:
         assert sys.version_info < (3, 11), "3.10 itself crashes in some ends beside daemon threads"
 
