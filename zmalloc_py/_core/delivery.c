@@ -90,21 +90,24 @@ static unsigned quarters_for(const struct thread *t, enum domain d, PyThreadStat
 }
 
 /* On 3.10 a function that begins with a try polls nothing on its way down, so an error asked for in a recursion
- * through such functions would come at its bottom only. */
-static bool is_dive(const struct thread *t, enum domain d, PyThreadState *state)
+ * through such functions would come at its bottom only: the next frame is refused. */
+static bool is_dive(const struct thread *t, enum domain d, PyThreadState *state, size_t n)
 {
-    enum { DEEPER = 32 };
-    return PY_VERSION_HEX < 0x030b0000 && d == OBJ && state && (t->state & ASKED) && !(t->state & LENIENT) &&
-           frames_depth(state) > t->ask->depth + DEEPER && !frames_has_error(state);
+    enum { DEEPER = 32, LEAST_FRAME = 400 };
+    return PY_VERSION_HEX < 0x030b0000 && d == OBJ && n >= LEAST_FRAME && state && (t->state & ASKED) &&
+           !(t->state & LENIENT) && !asks_main_is_far() && frames_depth(state) > t->ask->depth + DEEPER &&
+           !frames_has_error(state);
 }
 
-static bool refused(struct thread *t, PyThreadState *state, size_t n)
+/* What is refused for its own size says nothing of how the thread goes on. */
+static bool refused(struct thread *t, size_t n)
 {
-    relief_note_refusal(state);
     zaccount_open_last_quarter(&python_account);
     was_opened = true;
     scopes_note_refusal(n);
-    t->above = 0;
+    const struct marks m = marks_in_force();
+    if (n <= (m.hard - m.limit) / 4)
+        t->above = 0;
     return false;
 }
 
@@ -118,14 +121,20 @@ bool delivery_take(struct thread *t, enum domain d, size_t n)
         if (!repair_is_on)
             move_watch(marks_in_force(), zaccount_used(&python_account));
     }
-    if (is_dive(t, d, state))
-        return refused(t, state, n);
+    if (is_dive(t, d, state, n))
+        return refused(t, n);
     if (!zaccount_take_quarters(&python_account, n, quarters_for(t, d, state)))
-        return refused(t, state, n);
+        return refused(t, n);
     cross(t, d, state, n);
     if (state)
         relief_note_grant(state);
     return true;
+}
+
+void delivery_note_refused(enum domain d)
+{
+    if (d != STACK)
+        relief_note_refusal(frames_state());
 }
 
 bool delivery_must_grant(enum domain d, size_t n)
@@ -147,14 +156,35 @@ void delivery_note_chunk(struct thread *t, int64_t n)
         cross(t, STACK, frames_state(), 0);
 }
 
+/* A handler of CPython's own MemoryError that takes this much above the limit is no clean-up any more. */
+#define GOES_ON (4 * DELIVERY_STEP)
+
 /* ---- asking ---------------------------------------------------------------------------------- */
+
+bool delivery_is_handling(const struct thread *t, PyThreadState *state, uint64_t number)
+{
+    if (frames_is_handling(state, limit_error_is_of, &number))
+        return true;
+    const bool goes_on = t && t->above >= GOES_ON;
+    return !goes_on && frames_is_handling(state, limit_error_is_plain, NULL);
+}
+
+/* A traceback's entry, or its frame object, for which CPython takes the exception out that is on its way, so that it
+ * cannot be seen. A verdict finds its handler later; what is left in a thread's state would be raised in that. */
+static bool is_unwinding_unseen(PyThreadState *state, size_t n)
+{
+    enum { GC_HEAD = 2 * sizeof(void *) };
+    if (PY_VERSION_HEX >= 0x030c0000 || !asks_main_is_far())
+        return false;
+    return n == sizeof(PyTracebackObject) + GC_HEAD || n == GC_HEAD + frames_object_size(state);
+}
 
 /* Is this a moment to ask, for this thread? */
 static bool may_ask(const struct thread *t, PyThreadState *state, uint64_t number)
 {
     struct spot spot;
     if ((t->state & (LENIENT | EXEMPT)) || asks_are_over() || frames_is_tracing(state) || frames_has_error(state) ||
-        frames_is_handling(state, limit_error_is_of, &number))
+        delivery_is_handling(t, state, number))
         return false;
     frames_top(state, &spot);
     return spot.frame && !machinery_is(spot); /* no frame: a thread is being started */
@@ -190,11 +220,10 @@ static void ask_for_process(struct thread *t, PyThreadState *state, struct marks
         t->raised_number = 0;
     if (t->raised_number == number && used < t->raised_at)
         t->raised_at = used;
-    if (t->above < DELIVERY_STEP)
+    if (t->above < DELIVERY_STEP || is_unwinding_unseen(state, n))
         return;
     if (!has_grown(t, number, used) || !may_ask(t, state, number))
         return;
-    t->above = 0;
     scopes_note_crossing(used);
     begin_ask(t, state,
               &(struct ask){.number = number, .limit = m.limit, .asked_at = used, .requested = n, .debt = debt});
@@ -203,6 +232,8 @@ static void ask_for_process(struct thread *t, PyThreadState *state, struct marks
 static void ask_for_thread(struct thread *t, PyThreadState *state, const struct gauge *g, size_t n)
 {
     const size_t net = (size_t)atomic_load(&g->net);
+    if (is_unwinding_unseen(state, n))
+        return;
     if (net - n <= g->limit && t->raised_number == g->number)
         t->raised_number = 0;
     if (g->hard == g->limit || !has_grown(t, g->number, net) || !may_ask(t, state, g->number))
@@ -278,7 +309,7 @@ static size_t measured(const struct thread *t, const struct ask *ask)
     return g ? (size_t)atomic_load(&g->net) : zaccount_used(&python_account);
 }
 
-static void notice_ask(struct thread *t, PyThreadState *state)
+static void notice_ask(struct thread *t, PyThreadState *state, size_t n)
 {
     struct ask *ask = t->ask;
     if (ask->number == 0) {
@@ -296,7 +327,7 @@ static void notice_ask(struct thread *t, PyThreadState *state)
             ask->state = ASK_QUEUED;
         break;
     case ASK_QUEUED:
-        if (asks_main_is_far() && measured(t, ask) >= ask->asked_at + DELIVERY_STEP &&
+        if (asks_main_is_far() && !is_unwinding_unseen(state, n) && measured(t, ask) >= ask->asked_at + DELIVERY_STEP &&
             may_ask(t, state, ask->number) && asks_place(state))
             ask->state = ASK_PLACED;
         break;
@@ -322,13 +353,13 @@ static void notice_crossing(struct thread *t, PyThreadState *state)
         ask_for_process(t, state, m, used, 0, own_debt(t, state));
 }
 
-void delivery_notice(struct thread *t)
+void delivery_notice(struct thread *t, size_t n)
 {
     PyThreadState *state = frames_state();
     if (!state || state->interp != PyInterpreterState_Main())
         return;
     if (t->state & ASKED)
-        notice_ask(t, state);
+        notice_ask(t, state, n);
     else if (t->state & CROSSED)
         notice_crossing(t, state);
 }

@@ -13,6 +13,8 @@
 #ifndef ZMALLOC_DELIVERY_H
 #define ZMALLOC_DELIVERY_H
 
+#include <Python.h>
+
 #include "threads.h"
 
 /* Growth above the limit after which an error is raised again. */
@@ -21,11 +23,18 @@
 /* Takes n bytes for the Python account where the fast path has not: false if they are refused. */
 bool delivery_take(struct thread *t, enum domain d, size_t n);
 
-/* They are: must they be granted uncounted? See relief.h. */
+/* Is an error of this scope being handled, or one of CPython's own of which it is likely? t: the thread's record if
+ * it is this thread, else NULL. */
+bool delivery_is_handling(const struct thread *t, PyThreadState *state, uint64_t number);
+
+/* A request is refused, finally. */
+void delivery_note_refused(enum domain d);
+
+/* They are refused: must they be granted uncounted? See relief.h. */
 bool delivery_must_grant(enum domain d, size_t n);
 
-/* In a MEM or OBJ hook of a thread with ASKED or CROSSED, before anything else. */
-void delivery_notice(struct thread *t);
+/* In a MEM or OBJ hook of a thread with ASKED or CROSSED, which asks for n bytes, before anything else. */
+void delivery_notice(struct thread *t, size_t n);
 
 /* n bytes have been granted to a thread with MEASURED. */
 void delivery_note_gauges(struct thread *t, enum domain d, size_t n);

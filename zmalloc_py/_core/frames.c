@@ -152,6 +152,18 @@ bool frames_is_tracing(PyThreadState *state)
     return state->tracing != 0;
 }
 
+size_t frames_object_size(PyThreadState *state)
+{
+#if PY_VERSION_HEX >= 0x030b0000 && PY_VERSION_HEX < 0x030c0000
+    struct spot spot;
+    frames_top(state, &spot);
+    return spot.frame ? (size_t)_PyObject_VAR_SIZE(&PyFrame_Type, spot.code->co_nlocalsplus + spot.code->co_stacksize) : 0;
+#else
+    (void)state;
+    return 0;
+#endif
+}
+
 int frames_depth(PyThreadState *state)
 {
 #if PY_VERSION_HEX < 0x030b0000

@@ -39,6 +39,9 @@ bool frames_is_handling(PyThreadState *state, bool (*is)(PyObject *exception, co
 /* Is a tracing or profiling function running? */
 bool frames_is_tracing(PyThreadState *state);
 
+/* Bytes of the object that is made of the innermost frame when an exception passes it: 3.11's, else 0. */
+size_t frames_object_size(PyThreadState *state);
+
 /* Calls that are open in this thread, where their frames are blocks like any other (up to 3.10); else 0. */
 int frames_depth(PyThreadState *state);
 

@@ -67,6 +67,7 @@ ZPORT_INLINE bool take_used(struct thread *t, enum domain d, size_t n)
 
 static ZPORT_NOINLINE void *refuse(enum domain d, size_t n)
 {
+    delivery_note_refused(d);
     const size_t limit = atomic_load(&python_account.limit);
     const bool by_used = n > limit || zaccount_used(&python_account) > limit - n;
     atomic_fetch_add_explicit(&hooks.refusals[d], 1, memory_order_relaxed);
@@ -369,7 +370,7 @@ static ZPORT_NOINLINE void *allocate_slow(enum domain d, size_t count, size_t si
     if (t->state & WAITING)
         return d == RAW ? allocate_for_outer(t, count, size, zeroed) : ask(d, count, size, zeroed);
     if (d != RAW && (t->state & (ASKED | CROSSED)))
-        delivery_notice(t);
+        delivery_notice(t, zeroed ? count * size : size);
     void *p = allocate_counted(t, d, count, size, zeroed, false);
     if (t->state & GONE)
         thread_fold(t);
@@ -578,7 +579,7 @@ static ZPORT_NOINLINE void *resize_slow(enum domain d, void *p, size_t n)
         return d == RAW ? resize_for_outer(t, p, n)
                         : hooks_original[d].realloc(hooks_original[d].ctx, p, n);
     if (d != RAW && !(t->state & WAITING) && (t->state & (ASKED | CROSSED)))
-        delivery_notice(t);
+        delivery_notice(t, n);
     /* A marked block, even below another call: its mark has to move with it. */
     const size_t size = t->size, old_held = t->old_held;
     void *const raw = t->raw;

@@ -78,29 +78,64 @@ PyObject *limit_error_new(PyTypeObject *type, const struct limit_figures *figure
     return error;
 }
 
+/* CPython 3.10's own for subclasses of MemoryError leaves the object to the garbage collector while it takes it
+ * apart, and what it holds (frames, with objects that have a __del__) may well run one. */
+static void limit_error_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, limit_error_dealloc)
+    ((PyTypeObject *)PyExc_MemoryError)->tp_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+    Py_TRASHCAN_END
+}
+
+static int limit_error_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    return ((PyTypeObject *)PyExc_MemoryError)->tp_traverse(self, visit, arg);
+}
+
+static int limit_error_clear(PyObject *self)
+{
+    return ((PyTypeObject *)PyExc_MemoryError)->tp_clear(self);
+}
+
 static PyType_Slot slots[] = {
     {Py_tp_doc, "What Python holds has passed a limit. A MemoryError.\n\n"
                 "used, limit, hard_limit and requested are bytes when the error was raised; scope tells the kind\n"
                 "of limit, file and line what asked for the bytes that passed it (None where it is not known)."},
     {Py_tp_init, limit_error_begin},
+    {Py_tp_dealloc, limit_error_dealloc},
+    {Py_tp_traverse, limit_error_traverse},
+    {Py_tp_clear, limit_error_clear},
     {0, NULL},
 };
 
 static PyType_Spec spec = {
     .name = "zmalloc.LimitError",
     .basicsize = sizeof(LimitError),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = slots,
 };
 
+static bool is_memory_error(PyObject *exception)
+{
+    return PyType_FastSubclass(Py_TYPE(exception), Py_TPFLAGS_BASE_EXC_SUBCLASS) &&
+           PyType_IsSubtype(Py_TYPE(exception), (PyTypeObject *)PyExc_MemoryError);
+}
+
+bool limit_error_is_plain(PyObject *exception, const void *unused)
+{
+    (void)unused;
+    return is_memory_error(exception) && Py_TYPE(exception)->tp_init != limit_error_begin;
+}
+
 bool limit_error_is_of(PyObject *exception, const void *number)
 {
-    PyTypeObject *type = Py_TYPE(exception);
-    if (!PyType_FastSubclass(type, Py_TPFLAGS_BASE_EXC_SUBCLASS) ||
-        !PyType_IsSubtype(type, (PyTypeObject *)PyExc_MemoryError))
+    if (!is_memory_error(exception) || Py_TYPE(exception)->tp_init != limit_error_begin)
         return false;
-    if (type->tp_init != limit_error_begin)
-        return type == (PyTypeObject *)PyExc_MemoryError;
     const uint64_t own = ((LimitError *)exception)->number;
     return own == 0 || own == *(const uint64_t *)number;
 }

@@ -25,7 +25,8 @@ PyObject *limit_error_new(PyTypeObject *type, const struct limit_figures *figure
 /* What the interpreter makes an instance of in this thread, the next time, has these figures. */
 void limit_error_leave(const struct limit_figures *figures);
 
-/* Is it a LimitError of the scope with *(const uint64_t *)number, or a MemoryError of CPython's own? */
+/* Is it a LimitError of the scope with *(const uint64_t *)number? A MemoryError of CPython's own? */
 bool limit_error_is_of(PyObject *exception, const void *number);
+bool limit_error_is_plain(PyObject *exception, const void *unused);
 
 #endif

@@ -212,7 +212,7 @@ static int hand_on(struct ask *ask, struct thread *t, PyThreadState *self)
         return 0;
     }
     if (is_bad_moment(state, &spot) || frames_has_error(state) ||
-        frames_is_handling(state, limit_error_is_of, &ask->number) || !asks_place(state)) {
+        delivery_is_handling(NULL, state, ask->number) || !asks_place(state)) {
         ask->state = ASK_LATER;
         return 0;
     }
@@ -270,7 +270,7 @@ int verdict_give(void *arg)
     }
     PyThreadState *state = PyThreadState_Get();
     const bool is_own = t->ask == ask;
-    if (is_own && frames_is_handling(state, limit_error_is_of, &ask->number)) {
+    if (is_own && delivery_is_handling(t, state, ask->number)) {
         asks_close(t); /* once the handler is done, a hook asks anew */
         return 0;
     }
