@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from . import loads
+from . import loads, matrix, shapes
 from .bar import progress
 from .runner import (
     PIECES,
@@ -78,6 +78,22 @@ def load_command(options: argparse.Namespace) -> int:
     return 1 if outcome.reasons else 0
 
 
+def matrix_command(options: argparse.Namespace) -> int:
+    pythons = options.python or [sys.executable]
+    with progress(len(pythons) * len(shapes.WRAPPERS), "matrix") as step:
+        results = matrix.run_all(
+            pythons,
+            processes=options.processes,
+            times=options.times,
+            tracer=options.tracer,
+            off=options.off,
+            only=options.only,
+            done=lambda result: step(result.right),
+        )
+    print("\n".join(matrix.report(results)))
+    return 0 if options.off or all(result.right for result in results) else 1
+
+
 def list_command(options: argparse.Namespace) -> int:
     print("\n".join(loads.names()))
     return 0
@@ -110,6 +126,14 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
     one.add_argument("--timeout", type=float, default=TIMEOUT, metavar="SECONDS")
     one.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
+
+    one = command("matrix", matrix_command, "run loops x handlers x kinds of functions x threads")
+    one.add_argument("--only", default="", metavar="REGEX", help="of 'KIND HANDLER LOOP'")
+    one.add_argument("--times", type=int, default=1, metavar="N", help="rounds of each cell")
+    one.add_argument("--tracer", choices=("none", "ctrace", "sysmon"), default="none")
+    one.add_argument("--off", choices=("repair",), help="turn the repair off")
+    one.add_argument("--python", action="append", metavar="PYTHON", help="one that has zmalloc")
+    one.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
 
     one = command("load", load_command, "run one load under one cap")
     one.add_argument("name")

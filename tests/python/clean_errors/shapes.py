@@ -11,8 +11,12 @@ change (no, yes, huge, small, large, text), `endless` is an iterator, `three` a 
 
 from __future__ import annotations
 
+import asyncio
 import re
+import sys
 import textwrap
+from collections.abc import Callable
+from typing import Any
 
 GROW = "items.append([0] * 10)"
 
@@ -85,10 +89,10 @@ HANDLERS = {
     "    except MemoryError as error:\n        got.append(type(error))",
     "in_a_finally": "try:\n    try:\n        pass\n    finally:\n        LOOP\nNOTE",
 }
-#: From 3.11 on.
-EXCEPT_STAR = (
-    "try:\n    LOOP\nexcept* MemoryError as error:\n    got.append(type(error.exceptions[0]))"
-)
+if sys.version_info >= (3, 11):
+    HANDLERS["except_star"] = (
+        "try:\n    LOOP\nexcept* MemoryError as error:\n    got.append(type(error.exceptions[0]))"
+    )
 
 #: The handlers past which the error goes on to the caller, and what they have noted by then.
 PASSES_ON = {"finally", "nested", "none_after_a_try", "finally_after_a_try", "with", "with_as"}
@@ -99,6 +103,19 @@ WRAPPERS = {
     "function": ("def", "x = 0"),
     "generator": ("def", "yield 0"),
     "coroutine": ("async def", "await asyncio.sleep(0)"),
+}
+
+
+def _drain(iterator: Any) -> None:
+    for _ in iterator:
+        pass
+
+
+#: What runs what the wrapped function has returned.
+FINISH: dict[str, Callable[[Any], object]] = {
+    "function": lambda made: None,
+    "generator": _drain,
+    "coroutine": asyncio.run,
 }
 
 ARGUMENTS = "items, flag, endless, three, quiet, manager, got"

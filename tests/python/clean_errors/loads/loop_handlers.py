@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 from .. import shapes
@@ -52,18 +51,6 @@ async def ticking() -> Any:
             await asyncio.sleep(0)
 
 
-def _drain(iterator: Any) -> None:
-    for _ in iterator:
-        pass
-
-
-FINISH: dict[str, Callable[[Any], object]] = {
-    "function": lambda made: None,
-    "generator": _drain,
-    "coroutine": asyncio.run,
-}
-
-
 def _add(loop: str, text: str, handler: str, wrapper: str) -> None:
     """Registers the load of that loop with that handler."""
 
@@ -80,7 +67,7 @@ def _add(loop: str, text: str, handler: str, wrapper: str) -> None:
             made = run.made[0](
                 [], shapes.Flag(), itertools.repeat(0), (1, 2, 3), shapes.Quiet(), manager, got
             )
-            FINISH[wrapper](made)
+            shapes.FINISH[wrapper](made)
         finally:
             run.reached = got == ["finally"]
         run.kind = got[0] if len(got) == 1 else None
