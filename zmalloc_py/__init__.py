@@ -6,7 +6,7 @@ takes is counted::
     import zmalloc
 
     zmalloc.used()                      # bytes that Python holds now
-    with zmalloc.limit("64 MiB"):       # what would pass it is a MemoryError
+    with zmalloc.limit("64 MiB"):       # what passes it gets a LimitError, a MemoryError
         run_something()
     print(zmalloc.stats())
 
@@ -22,16 +22,25 @@ if "zmalloc._core" in sys.builtin_module_names:
 from zmalloc._core import (
     _C_API,
     Account,
+    Budget,
+    Exempt,
     Limit,
+    LimitError,
+    Pressure,
+    Track,
     _begin,
+    budget,
+    exempt,
     install,
     is_installed,
     limit,
     lua_allocator,
+    on_pressure,
     peak,
     reset_peak,
     rss,
     total,
+    track,
     used,
 )
 from zmalloc._figures import Audit, Domain, Refusal, Stats, audit, stats
@@ -41,22 +50,31 @@ __all__ = [
     "_C_API",
     "Account",
     "Audit",
+    "Budget",
     "Domain",
+    "Exempt",
     "Limit",
+    "LimitError",
+    "Pressure",
     "Refusal",
     "Stats",
+    "Track",
     "__version__",
     "audit",
+    "budget",
+    "exempt",
     "get_include",
     "install",
     "is_installed",
     "limit",
     "lua_allocator",
+    "on_pressure",
     "peak",
     "reset_peak",
     "rss",
     "stats",
     "total",
+    "track",
     "used",
 ]
 

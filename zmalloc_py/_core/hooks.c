@@ -14,6 +14,9 @@
  * `held` counts what the system gives. pymalloc's large blocks are RAW calls inside a MEM or OBJ call:
  * they are charged at the size that the outer call asked for, which is what the outer free will know. */
 #include "hooks.h"
+
+#include "delivery.h"
+#include "gauges.h"
 #include "hooks_inside.h"
 #include "where.h"
 
@@ -45,17 +48,28 @@ static ZPORT_NOINLINE bool take_exempt(zaccount *a, size_t n)
     return is_capped(a) ? zaccount_take_beyond(a, n, exempt_room) : zaccount_take_alone(a, n);
 }
 
-ZPORT_INLINE bool take(zaccount *a, const struct thread *t, size_t n)
+/* What is held: no credit, no error but the refusal. */
+static bool take_held(const struct thread *t, size_t n)
 {
-    return zport_unlikely(t->state & EXEMPT) ? take_exempt(a, n) : zaccount_take_alone(a, n);
+    return t->state & EXEMPT ? take_exempt(&held_account, n) : zaccount_take_alone(&held_account, n);
+}
+
+static ZPORT_NOINLINE bool take_used_slow(struct thread *t, enum domain d, size_t n)
+{
+    return t->state & EXEMPT ? take_exempt(&python_account, n) : delivery_take(t, d, n);
+}
+
+ZPORT_INLINE bool take_used(struct thread *t, enum domain d, size_t n)
+{
+    return zport_likely(zaccount_take_fast(&python_account, n)) || take_used_slow(t, d, n);
 }
 
 static ZPORT_NOINLINE void *refuse(enum domain d, size_t n)
 {
-    const size_t hard = atomic_load(&python_account.hard);
-    const bool by_used = n > hard || zaccount_used(&python_account) > hard - n;
+    const size_t limit = atomic_load(&python_account.limit);
+    const bool by_used = n > limit || zaccount_used(&python_account) > limit - n;
     atomic_fetch_add_explicit(&hooks.refusals[d], 1, memory_order_relaxed);
-    where_note(n, by_used ? hard : atomic_load(&held_account.hard));
+    where_note(n, by_used ? limit : atomic_load(&held_account.limit));
     return NULL;
 }
 
@@ -63,12 +77,12 @@ static ZPORT_NOINLINE void *refuse(enum domain d, size_t n)
 ZPORT_INLINE bool hold(const struct thread *t, size_t n)
 {
     if (zport_unlikely(is_capped(&held_account)))
-        return take(&held_account, t, n);
+        return take_held(t, n);
     atomic_fetch_add(&held_account.used, n);
     if (zport_likely(!is_capped(&held_account)))
         return true;
     atomic_fetch_sub(&held_account.used, n); /* a cap came meanwhile */
-    return take(&held_account, t, n);
+    return take_held(t, n);
 }
 
 ZPORT_INLINE void unhold(size_t n)
@@ -77,9 +91,9 @@ ZPORT_INLINE void unhold(size_t n)
 }
 
 /* RAW blocks and chunks count in both accounts. */
-ZPORT_INLINE bool take_both(const struct thread *t, size_t n)
+ZPORT_INLINE bool take_both(struct thread *t, enum domain d, size_t n)
 {
-    if (zport_unlikely(!take(&python_account, t, n)))
+    if (zport_unlikely(!take_used(t, d, n)))
         return false;
     if (zport_likely(hold(t, n)))
         return true;
@@ -94,9 +108,9 @@ static void give_back_both(size_t n)
 }
 
 /* Which accounts a domain's blocks are charged to. d is a constant wherever this is inlined. */
-ZPORT_INLINE bool take_for(enum domain d, const struct thread *t, size_t n)
+ZPORT_INLINE bool take_for(enum domain d, struct thread *t, size_t n)
 {
-    return d == RAW || d == STACK ? take_both(t, n) : take(&python_account, t, n);
+    return d == RAW || d == STACK ? take_both(t, d, n) : take_used(t, d, n);
 }
 
 ZPORT_INLINE void give_back_for(enum domain d, size_t n)
@@ -105,6 +119,38 @@ ZPORT_INLINE void give_back_for(enum domain d, size_t n)
         give_back_both(n);
     else
         zaccount_give_back(&python_account, n);
+}
+
+/* The same for a thread that may have scopes of its own. */
+static ZPORT_NOINLINE bool take_measured(enum domain d, struct thread *t, size_t n)
+{
+    if (!take_for(d, t, n))
+        return false;
+    if (!gauges_take(t, n, t->state & (LENIENT | EXEMPT | ADOPTING) || d == STACK ? 4 : 3)) {
+        give_back_for(d, n);
+        return false;
+    }
+    delivery_note_gauges(t, d, n);
+    return true;
+}
+
+ZPORT_INLINE bool take_slowly(enum domain d, struct thread *t, size_t n)
+{
+    return zport_unlikely(t->state & MEASURED) ? take_measured(d, t, n) : take_for(d, t, n);
+}
+
+static ZPORT_NOINLINE void give_back_measured(enum domain d, struct thread *t, size_t n)
+{
+    give_back_for(d, n);
+    gauges_give_back(t, n);
+}
+
+ZPORT_INLINE void give_back_slowly(enum domain d, struct thread *t, size_t n)
+{
+    if (zport_unlikely(t->state & MEASURED))
+        give_back_measured(d, t, n);
+    else
+        give_back_for(d, n);
 }
 
 ZPORT_INLINE void drop_for(enum domain d, size_t n)
@@ -221,9 +267,9 @@ ZPORT_INLINE void *ask(enum domain d, size_t count, size_t size, bool zeroed)
 }
 
 /* The map had no room. Under a cap a block that nobody counts must not exist. */
-static ZPORT_NOINLINE void *leave_unmarked(enum domain d, void *p, size_t n)
+static ZPORT_NOINLINE void *leave_unmarked(struct thread *t, enum domain d, void *p, size_t n)
 {
-    give_back_for(d, n);
+    give_back_slowly(d, t, n);
     if (is_capped(&python_account) || is_capped(&held_account)) {
         hooks_original[d].free(hooks_original[d].ctx, p);
         return refuse(d, n);
@@ -237,22 +283,24 @@ ZPORT_INLINE void *allocate_counted(struct thread *t, enum domain d, size_t coun
                                     bool zeroed, bool is_fast)
 {
     const size_t n = zeroed ? count * size : size;
-    if (zport_unlikely(!take_for(d, t, n)))
+    if (zport_unlikely(!(is_fast ? take_for(d, t, n) : take_slowly(d, t, n))))
         return refuse(d, n);
-    const unsigned state = is_fast ? 0 : t->state;
+
     if (d != RAW)
         t->size = n;
-    t->state = state + (d == RAW ? INNER : OUTER);
+    t->state += d == RAW ? INNER : OUTER;
     void *p = ask(d, count, size, zeroed);
-    t->state = state;
+    t->state -= d == RAW ? INNER : OUTER;
     if (zport_unlikely(!p)) {
         if (d != RAW && t->raw)
             disown_raw(t);
-        give_back_for(d, n);
+        give_back_slowly(d, t, n);
         return NULL;
     }
     if (zport_unlikely(!mark_result(t, d, p, n)))
-        return leave_unmarked(d, p, n);
+        return leave_unmarked(t, d, p, n);
+    if (!is_fast && zport_unlikely(t->state & MEASURED))
+        gauges_count(t, 1, 0);
     count_used(t, d, (int64_t)n);
     count_up(&t->count[d].allocations, 1);
     return p;
@@ -283,10 +331,17 @@ static bool is_probed(struct thread *t, enum domain d)
 
 /* A new interpreter may get a GIL of its own from 3.12 on. It is made by one large calloc in RAW, with the
  * GIL held that there is till then. A false alarm costs a little time, nothing else. */
+void hooks_have_many_gils(bool many)
+{
+    if (many != hooks.many_gils)
+        atomic_fetch_add(&hooks.looks_at_thread, many ? 1 : -1);
+    hooks.many_gils = many;
+}
+
 static void note_interpreter(enum domain d, size_t n)
 {
     if (PY_VERSION_HEX >= 0x030c0000 && d == RAW && n >= 65536)
-        hooks.many_gils = true;
+        hooks_have_many_gils(true);
 }
 
 static ZPORT_NOINLINE void *allocate_slow(enum domain d, size_t count, size_t size, bool zeroed)
@@ -298,6 +353,8 @@ static ZPORT_NOINLINE void *allocate_slow(enum domain d, size_t count, size_t si
         return ask(d, count, size, zeroed);
     if (t->state & WAITING)
         return d == RAW ? allocate_for_outer(t, count, size, zeroed) : ask(d, count, size, zeroed);
+    if (d != RAW && (t->state & (ASKED | CROSSED)))
+        delivery_notice(t);
     void *p = allocate_counted(t, d, count, size, zeroed, false);
     if (t->state & GONE)
         thread_fold(t);
@@ -337,6 +394,10 @@ ZPORT_INLINE void release_marked(struct thread *t, enum domain d, void *p, zmap_
     const size_t n = zmap_size(at, code);
     zmap_clear(at, code);
     drop_for(d, n);
+    if (zport_unlikely(t->state & MEASURED)) {
+        gauges_drop(t, n);
+        gauges_count(t, 0, 1);
+    }
     count_used(t, d, -(int64_t)n);
     count_up(&t->count[d].frees, 1);
     if (d == RAW || zport_likely(code != ZMAP_LONG)) {
@@ -379,7 +440,7 @@ ZPORT_INLINE void release(enum domain d, void *p)
 {
     zmap_byte *at = zmap_find(&hooks_map, p);
     const unsigned code = zmap_code(at);
-    if (d != RAW && zport_likely(code - 1 <= ZMAP_SMALL_MAX && !hooks.many_gils))
+    if (d != RAW && zport_likely(code - 1 <= ZMAP_SMALL_MAX && !ZACCOUNT_HINT(hooks.looks_at_thread)))
         release_small(d, p, at, code - 1);
     else
         release_other(d, p, at, code);
@@ -436,12 +497,24 @@ static ZPORT_NOINLINE void lose_track(struct thread *t, enum domain d, size_t ol
     atomic_fetch_add_explicit(&hooks.untracked, 1, memory_order_relaxed);
 }
 
+/* The first resize of a block from before the hooks charges it whole, also where it shrinks: list.pop() must
+ * not fail for it as long as there is any room. */
+ZPORT_INLINE bool take_more(enum domain d, struct thread *t, size_t more, bool adopts)
+{
+    if (zport_likely(!adopts))
+        return take_slowly(d, t, more);
+    t->state |= ADOPTING;
+    const bool taken = take_slowly(d, t, more);
+    t->state &= ~(unsigned)ADOPTING;
+    return taken;
+}
+
 ZPORT_INLINE void *resize_counted(struct thread *t, enum domain d, void *p, zmap_byte *at,
                                   unsigned code, size_t n)
 {
     const size_t old = zmap_size(at, code); /* 0 for a block from before the hooks: adopted whole */
     const size_t more = n > old ? n - old : 0;
-    if (zport_unlikely(more && !take_for(d, t, more)))
+    if (zport_unlikely(more && !take_more(d, t, more, code == 0)))
         return refuse(d, n);
     if (code)
         zmap_clear(at, code);
@@ -452,7 +525,7 @@ ZPORT_INLINE void *resize_counted(struct thread *t, enum domain d, void *p, zmap
         else if (code)
             zmap_set(at, old);
         if (more)
-            give_back_for(d, more);
+            give_back_slowly(d, t, more);
         return NULL;
     }
     count_up(&t->count[d].allocations, code == 0);
@@ -460,8 +533,11 @@ ZPORT_INLINE void *resize_counted(struct thread *t, enum domain d, void *p, zmap
         lose_track(t, d, old, old + more);
         return q;
     }
-    if (n < old)
+    if (n < old) {
         drop_for(d, old - n);
+        if (zport_unlikely(t->state & MEASURED))
+            gauges_drop(t, old - n);
+    }
     count_used(t, d, (int64_t)n - (int64_t)old);
     return q;
 }
@@ -476,6 +552,8 @@ static ZPORT_NOINLINE void *resize_slow(enum domain d, void *p, size_t n)
     if (is_probed(t, d) || ((t->state & WAITING) && code == 0))
         return d == RAW ? resize_for_outer(t, p, n)
                         : hooks_original[d].realloc(hooks_original[d].ctx, p, n);
+    if (d != RAW && !(t->state & WAITING) && (t->state & (ASKED | CROSSED)))
+        delivery_notice(t);
     /* A marked block, even below another call: its mark has to move with it. */
     const size_t size = t->size, old_held = t->old_held;
     void *const raw = t->raw;
@@ -581,17 +659,18 @@ static void *allocate_arena(struct thread *t, size_t n)
 
 static void *allocate_chunk(struct thread *t, size_t n)
 {
-    if (!take_both(t, n))
+    if (!take_slowly(STACK, t, n))
         return refuse(STACK, n);
     t->state += INNER;
     void *p = hooks_original_arena.alloc(hooks_original_arena.ctx, n);
     t->state -= INNER;
     zmap_byte *at = p ? zmap_reach(&hooks_map, p) : NULL;
     if (!at) {
-        give_back_both(n);
+        give_back_slowly(STACK, t, n);
         return p;
     }
     zmap_set_long(at, n, ZMAP_SPAN);
+    delivery_note_chunk(t, (int64_t)n);
     count_used(t, STACK, (int64_t)n);
     count_up(&t->count[STACK].allocations, 1);
     return p;
@@ -621,6 +700,9 @@ static void arena_free(void *ctx, void *p, size_t n)
         const size_t size = zmap_size(at, code);
         zmap_clear(at, code);
         drop_for(STACK, size);
+        if (t->state & MEASURED)
+            gauges_drop(t, size);
+        delivery_note_chunk(t, -(int64_t)size);
         count_used(t, STACK, -(int64_t)size);
         count_up(&t->count[STACK].frees, 1);
         if (t->state & GONE)

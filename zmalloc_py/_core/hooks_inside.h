@@ -21,6 +21,7 @@ struct hook_state {
     bool installed;
     bool held_is_used;
     bool many_gils; /* an interpreter has, or may have, a GIL of its own: see note_interpreter() */
+    _Atomic int looks_at_thread; /* reasons why free cannot go by the map alone */
     void *chunk_caller; /* where frame chunks are asked for from */
     _Atomic uint64_t refusals[DOMAINS];
     _Atomic uint64_t untracked;
@@ -34,6 +35,8 @@ ZPORT_INLINE bool is_capped(const zaccount *a)
 {
     return atomic_load_explicit(&a->limit, memory_order_relaxed) != ZACCOUNT_UNLIMITED;
 }
+
+void hooks_have_many_gils(bool many);
 
 /* The sums of all threads by domain; OBJ is what the account holds beyond the others. */
 void figures_sum(struct sums out[DOMAINS]);

@@ -1,0 +1,70 @@
+/* machinery.c - the modules, by name. */
+#define PY_SSIZE_T_CLEAN
+#include "machinery.h"
+
+#include <string.h>
+
+/* Threads, queues and event loops; imports; what shows and logs errors; the parts of test runners, debuggers and
+ * kernels that talk to another process. A name stands for its submodules, too. */
+static const char *const names[] = {
+    "_pydevd_bundle", "_pydev_bundle", "anyio",     "asyncio",    "concurrent",      "curio",
+    "debugpy",        "execnet",       "importlib", "ipykernel",  "jupyter_client",  "linecache",
+    "logging",        "multiprocessing", "pydevd",  "queue",      "selectors",       "socketserver",
+    "subprocess",     "threading",     "tornado",   "traceback",  "trio",            "twisted",
+    "uvloop",         "xdist",         "zipimport", "zmq",        "_frozen_importlib",
+    "_frozen_importlib_external",
+};
+
+/* What those call in the middle of their work: it depends on the caller. */
+static const char *const helpers[] = {
+    "_collections_abc", "_weakrefset", "collections", "contextlib", "enum",  "functools",
+    "heapq",            "inspect",     "reprlib",     "signal",     "types", "weakref",
+};
+
+static PyObject *name_key; /* "__name__" */
+
+int machinery_init(void)
+{
+    if (!name_key)
+        name_key = PyUnicode_InternFromString("__name__");
+    return name_key ? 0 : -1;
+}
+
+/* The module's name, NULL if it is not plain text. */
+static const char *module_of(const struct spot *spot, size_t *length)
+{
+    PyObject *name = spot->globals && PyDict_Check(spot->globals)
+                         ? PyDict_GetItemWithError(spot->globals, name_key)
+                         : NULL;
+    if (!name || !PyUnicode_CheckExact(name) || !PyUnicode_IS_COMPACT_ASCII(name))
+        return NULL;
+    *length = (size_t)PyUnicode_GET_LENGTH(name);
+    return (const char *)PyUnicode_1BYTE_DATA(name);
+}
+
+static bool is_among(const char *module, size_t length, const char *const *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const size_t n = strlen(list[i]);
+        if (length >= n && memcmp(module, list[i], n) == 0 && (length == n || module[n] == '.'))
+            return true;
+    }
+    return false;
+}
+
+#define AMONG(module, length, list) is_among(module, length, list, sizeof list / sizeof *list)
+
+bool machinery_is(struct spot spot)
+{
+    size_t length;
+    for (bool more = spot.frame != NULL; more; more = frames_next(&spot)) {
+        const char *module = module_of(&spot, &length);
+        if (!module)
+            return false;
+        if (AMONG(module, length, names))
+            return true;
+        if (!AMONG(module, length, helpers))
+            return false;
+    }
+    return false;
+}

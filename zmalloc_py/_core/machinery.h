@@ -1,0 +1,17 @@
+/* machinery.h - code in which an error must not surface out of the blue.
+ *
+ * An exception that a cap raises inside call_soon() loses a wake-up, one in a thread's bootstrap leaves start()
+ * waiting for ever, one in a lock's Python part leaves it locked. While such code runs the error waits. */
+#ifndef ZMALLOC_MACHINERY_H
+#define ZMALLOC_MACHINERY_H
+
+#include "frames.h"
+
+/* Once a process, with the GIL. 0, or -1 with an exception set. */
+int machinery_init(void);
+
+/* Is the frame of one of those modules, or of a helper that one of them has called? Allocates nothing, calls
+ * nothing. Holds the GIL. */
+bool machinery_is(struct spot spot);
+
+#endif
