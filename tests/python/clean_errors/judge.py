@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +38,12 @@ def on_stderr(load: Load, err: str) -> Iterator[str]:
             kind = printed(err, found)
             if not may or kind not in allowed:
                 yield f"stderr: {found[0].strip()} {kind}"
+
+
+def counted(lines: Iterator[str]) -> list[str]:
+    """Each line once, and how often it was there; where things lie in memory does not matter."""
+    seen = Counter(re.sub(r"\b0x[0-9a-f]+", "0x...", line) for line in lines)
+    return [line if n == 1 else f"{line} ({n} times)" for line, n in seen.items()]
 
 
 def in_result(load: Load, seen: dict[str, Any]) -> Iterator[str]:
@@ -74,7 +81,7 @@ def verdict(load: Load, status: int | None, out: str, err: str) -> list[str]:
     """What was not clean; nothing, if all was. A status of None is a process that did not end."""
     if status is None:
         return ["hang"]
-    reasons = list(on_stderr(load, err))
+    reasons = counted(on_stderr(load, err))
     if status < 0:
         return [signal.Signals(-status).name, *reasons]
     if status != 0:

@@ -50,7 +50,7 @@ class Job:
         """By the seed alone; small rooms are as frequent as large ones."""
         low, high = ROOMS[self.kind]
         choose = random.Random(f"{self.load} {self.kind} {self.seed}")
-        return int(low * (high / low) ** choose.random())
+        return max(int(low * (high / low) ** choose.random()), loads.find(self.load).least)
 
     @property
     def child(self) -> list[str]:

@@ -12,6 +12,7 @@ change (no, yes, huge, small, large, text), `endless` is an iterator, `three` a 
 from __future__ import annotations
 
 import asyncio
+import collections
 import re
 import sys
 import textwrap
@@ -107,8 +108,8 @@ WRAPPERS = {
 
 
 def _drain(iterator: Any) -> None:
-    for _ in iterator:
-        pass
+    """In C: a loop of its own would be a safe point, at which the generator's handler is not."""
+    collections.deque(iterator, maxlen=0)
 
 
 #: What runs what the wrapped function has returned.

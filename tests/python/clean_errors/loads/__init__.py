@@ -69,6 +69,8 @@ class Load:
     name: str
     function: Callable[[Run], object]
     gets: str = "caller"
+    #: bytes that it needs before it is in its own try: a smaller room would be met outside of that
+    least: int = 0
     #: it recurses: a RecursionError is clean, too
     recurses: bool = False
     #: errors are swallowed in its __del__ methods or callbacks, and CPython prints them

@@ -131,10 +131,15 @@ def no_maker(run: Run) -> str | None:
 
 @load("code.imports_by_a_finder", before=a_maker, after=no_maker)
 def imports_by_a_finder(run: Run) -> None:
+    """What it has imported it takes out of sys.modules: that would outlive it."""
     n = 0
-    while True:
-        importlib.import_module(f"zmalloc_made_{n}")
-        n += 1
+    try:
+        while True:
+            importlib.import_module(f"zmalloc_made_{n}")
+            n += 1
+    finally:
+        for made in range(n + 1):
+            sys.modules.pop(f"zmalloc_made_{made}", None)
 
 
 @load("code.reloads", before=a_module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import traceback
 import warnings
+from typing import Any
 
 from . import Run, load
 
@@ -160,12 +161,12 @@ def warned(run: Run) -> None:
 @load("errors.groups", since=(3, 11))
 def groups(run: Run) -> None:
     kept = []
-    group: object = ExceptionGroup  # type: ignore[name-defined] # noqa: F821
+    group: Any = ExceptionGroup  # type: ignore[name-defined] # noqa: F821
     while True:
         try:
-            raise group("some", [ValueError(1), KeyError(2)])  # type: ignore[operator]
-        except Exception as error:
-            kept.append(error.split(ValueError))  # type: ignore[attr-defined]
+            raise group("some", [ValueError(1), KeyError(2)])
+        except group as error:  # type: ignore[misc]
+            kept.append(error.split(ValueError))
 
 
 @load("errors.stop_iteration")

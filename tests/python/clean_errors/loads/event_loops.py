@@ -14,6 +14,9 @@ from typing import Any
 
 from . import Run, load
 
+#: An event loop itself takes some tens of kB, before any coroutine runs.
+ROOM = 200_000
+
 
 @load("asyncio.runaway_coroutine")
 def runaway_coroutine(run: Run) -> None:
@@ -42,7 +45,7 @@ def tiny_tasks(run: Run) -> None:
     asyncio.run(main())
 
 
-@load("asyncio.tasks", gets="handler")
+@load("asyncio.tasks", gets="handler", least=ROOM)
 def tasks(run: Run) -> None:
     async def wait(gate: asyncio.Event) -> int:
         held = bytes(run.step)
@@ -69,7 +72,7 @@ def tasks(run: Run) -> None:
     asyncio.run(main())
 
 
-@load("asyncio.gather", gets="handler")
+@load("asyncio.gather", gets="handler", least=ROOM)
 def gather(run: Run) -> None:
     async def grow(n: int) -> int:
         held = []
@@ -89,7 +92,7 @@ def gather(run: Run) -> None:
     asyncio.run(main())
 
 
-@load("asyncio.queues", gets="handler")
+@load("asyncio.queues", gets="handler", least=ROOM)
 def queues(run: Run) -> None:
     """Whoever gets the error, all others still get what was promised to them."""
     kept: list[bytes] = []
@@ -125,7 +128,7 @@ def queues(run: Run) -> None:
     asyncio.run(main())
 
 
-@load("asyncio.streams", gets="handler")
+@load("asyncio.streams", gets="handler", least=ROOM)
 def streams(run: Run) -> None:
     """Two streams over a pair of sockets; one echoes, the other keeps what comes back."""
     kept: list[Any] = []
@@ -162,7 +165,7 @@ def streams(run: Run) -> None:
     asyncio.run(main())
 
 
-@load("asyncio.wake_ups", gets="handler")
+@load("asyncio.wake_ups", gets="handler", least=ROOM)
 def wake_ups(run: Run) -> None:
     """A token goes round a ring of tasks, each of which grows when it has it."""
     kept: list[bytes] = []
@@ -189,7 +192,7 @@ def wake_ups(run: Run) -> None:
     asyncio.run(main())
 
 
-@load("asyncio.callbacks", gets="handler")
+@load("asyncio.callbacks", gets="handler", least=ROOM)
 def callbacks(run: Run) -> None:
     """What comes before a callback's own handler goes to the loop's, which asyncio provides."""
 
@@ -229,7 +232,7 @@ def timers(run: Run) -> None:
     asyncio.run(main())
 
 
-@load("asyncio.timeouts", gets="handler")
+@load("asyncio.timeouts", gets="handler", least=ROOM)
 def timeouts(run: Run) -> None:
     async def main() -> None:
         kept = []
@@ -245,7 +248,7 @@ def timeouts(run: Run) -> None:
     asyncio.run(main())
 
 
-@load("asyncio.async_generators", gets="handler")
+@load("asyncio.async_generators", gets="handler", least=ROOM)
 def async_generators(run: Run) -> None:
     async def numbers() -> AsyncIterator[list[int]]:
         n = 0
@@ -273,7 +276,7 @@ def async_generators(run: Run) -> None:
     asyncio.run(main())
 
 
-@load("asyncio.locks", gets="handler")
+@load("asyncio.locks", gets="handler", least=ROOM)
 def locks(run: Run) -> None:
     async def work(lock: asyncio.Lock, gate: asyncio.Semaphore, kept: list[bytes]) -> None:
         try:
@@ -295,7 +298,7 @@ def locks(run: Run) -> None:
     asyncio.run(main())
 
 
-@load("asyncio.worker_threads", gets="handler")
+@load("asyncio.worker_threads", gets="handler", least=ROOM)
 def worker_threads(run: Run) -> None:
     """The results come back from threads through call_soon_threadsafe."""
 
@@ -328,7 +331,7 @@ def worker_threads(run: Run) -> None:
     asyncio.run(main())
 
 
-@load("asyncio.task_groups", gets="handler", since=(3, 11))
+@load("asyncio.task_groups", gets="handler", least=ROOM, since=(3, 11))
 def task_groups(run: Run) -> None:
     async def grow() -> None:
         held = []
@@ -352,7 +355,7 @@ def task_groups(run: Run) -> None:
     asyncio.run(main())
 
 
-@load("asyncio.async_with", gets="handler")
+@load("asyncio.async_with", gets="handler", least=ROOM)
 def async_with(run: Run) -> None:
     class Guard:
         async def __aenter__(self) -> Guard:

@@ -10,14 +10,17 @@ from . import Run, load
 
 
 class Closing:
-    """Has a __del__ that allocates."""
+    """Has a __del__ that allocates, also when the error came in its __init__."""
+
+    log: list[Any] | None = None
 
     def __init__(self, log: list[Any]) -> None:
         self.log = log
         self.buffer = bytearray(100)
 
     def __del__(self) -> None:
-        self.log.append(f"closed {len(self.log)}")
+        if self.log is not None:
+            self.log.append(f"closed {len(self.log)}")
 
 
 @load("finalizers.del_methods", unraisable=True)
@@ -48,11 +51,14 @@ def del_methods_in_cycles(run: Run) -> None:
 class Returning:
     """Comes back to life in its __del__."""
 
+    home: list[Any] | None = None
+
     def __init__(self, home: list[Any]) -> None:
         self.home = home
 
     def __del__(self) -> None:
-        self.home.append(self)
+        if self.home is not None:
+            self.home.append(self)
 
 
 @load("finalizers.resurrection", unraisable=True)

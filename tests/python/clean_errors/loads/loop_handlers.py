@@ -77,10 +77,15 @@ def _add(loop: str, text: str, handler: str, wrapper: str) -> None:
         same = getattr(shape.__code__, "co_exceptiontable", None) is table
         return None if same else "the function's exception table is another one"
 
+    least = 200_000 if wrapper == "coroutine" else 0  # for the event loop itself
     prefix = "" if wrapper == "function" else f"{wrapper}_"
-    load(f"loops.{prefix}{loop}.{handler}", gets=HANDLERS[handler], before=before, after=after)(
-        run_it
-    )
+    load(
+        f"loops.{prefix}{loop}.{handler}",
+        gets=HANDLERS[handler],
+        least=least,
+        before=before,
+        after=after,
+    )(run_it)
 
 
 for _handler in HANDLERS:

@@ -13,6 +13,9 @@ from typing import Any
 
 from . import Run, load
 
+#: A thread takes up to 20 kB before it is in its own code, some of these start several.
+ROOM = 200_000
+
 
 class Worker(threading.Thread):
     """A thread that keeps what its work got, and nothing else of it."""
@@ -46,7 +49,7 @@ def wait_for_main() -> None:
     time.sleep(0.01)  # from there to where it waits it has a few lines more
 
 
-@load("threads.worker_while_main_joins", gets="handler", main_only=True)
+@load("threads.worker_while_main_joins", gets="handler", least=ROOM, main_only=True)
 def worker_while_main_joins(run: Run) -> None:
     def work() -> None:
         wait_for_main()
@@ -58,7 +61,7 @@ def worker_while_main_joins(run: Run) -> None:
     run.kind = worker.kind
 
 
-@load("threads.worker_while_main_reads", gets="handler")
+@load("threads.worker_while_main_reads", gets="handler", least=ROOM)
 def worker_while_main_reads(run: Run) -> None:
     """main is in a system call that a signal would end."""
     end, other = os.pipe()
@@ -85,7 +88,7 @@ def worker_while_main_reads(run: Run) -> None:
 NEXT = [*range(1, 100), 0]
 
 
-@load("threads.worker_while_main_is_busy", gets="handler")
+@load("threads.worker_while_main_is_busy", gets="handler", least=ROOM)
 def worker_while_main_is_busy(run: Run) -> None:
     """main has safe points all the time: the worker's error must not be given to it."""
     going = [False]
@@ -127,9 +130,8 @@ def main_beside_busy_workers(run: Run) -> None:
                 run.wrong = f"a worker got main's {worker.kind.__name__}"
 
 
-@load("threads.four_runaways", gets="handler", main_only=True)
-def four_runaways(run: Run) -> None:
-    """Each gets an error in the end, as what one gives back the others take."""
+def four_threads(run: Run) -> None:
+    """They wait, and run away as soon as main does."""
     gate = threading.Event()
 
     def work() -> None:
@@ -140,6 +142,13 @@ def four_runaways(run: Run) -> None:
     workers = [Worker(work) for _ in range(4)]
     for worker in workers:
         worker.start()
+    run.made = gate, workers
+
+
+@load("threads.four_runaways", gets="handler", before=four_threads, main_only=True)
+def four_runaways(run: Run) -> None:
+    """Each gets an error in the end, as what one gives back the others take."""
+    gate, workers = run.made
     gate.set()
     for worker in workers:
         worker.join()
@@ -181,7 +190,7 @@ def idle_100_beside_a_deep_recursion(run: Run) -> None:
     descend(0)
 
 
-@load("threads.starting", gets="handler", thread_may_die=True)
+@load("threads.starting", gets="handler", least=ROOM, thread_may_die=True)
 def starting(run: Run) -> None:
     """Threads start all the time while main takes memory; a start that never returns is a hang."""
     kept: list[Any] = []
@@ -204,7 +213,7 @@ def starting(run: Run) -> None:
         last.join()
 
 
-@load("threads.starting_beside_a_runaway", gets="handler", thread_may_die=True)
+@load("threads.starting_beside_a_runaway", gets="handler", least=ROOM, thread_may_die=True)
 def starting_beside_a_runaway(run: Run) -> None:
     runaway = Worker(run_away)
     runaway.start()
@@ -220,7 +229,7 @@ def starting_beside_a_runaway(run: Run) -> None:
     run.kind = runaway.kind or run.kind
 
 
-@load("threads.starting_and_staying", gets="handler", thread_may_die=True)
+@load("threads.starting_and_staying", gets="handler", least=ROOM, thread_may_die=True)
 def starting_and_staying(run: Run) -> None:
     """Threads pile up until there is no memory for one more, or 200 are there."""
     gate = threading.Event()
@@ -241,7 +250,7 @@ def starting_and_staying(run: Run) -> None:
             worker.join()
 
 
-@load("threads.pool", gets="handler")
+@load("threads.pool", gets="handler", least=ROOM)
 def pool(run: Run) -> None:
     """A job's error comes out of its future; the pool goes on with the next job."""
 
@@ -277,7 +286,7 @@ def pool_map(run: Run) -> None:
             kept.extend(executor.map(make, range(20)))
 
 
-@load("threads.queue", gets="handler")
+@load("threads.queue", gets="handler", least=ROOM)
 def queue_(run: Run) -> None:
     """A producer and a consumer, each of which may be hit, and both of which end."""
     line: queue.Queue[bytes] = queue.Queue(maxsize=5)
@@ -310,7 +319,7 @@ def queue_(run: Run) -> None:
     consumer.join()
 
 
-@load("threads.conditions", gets="handler")
+@load("threads.conditions", gets="handler", least=ROOM)
 def conditions(run: Run) -> None:
     """Two threads take turns; the error must not leave one of them waiting."""
     turn = threading.Condition()
@@ -339,7 +348,7 @@ def conditions(run: Run) -> None:
     other.join()
 
 
-@load("threads.locals", gets="handler")
+@load("threads.locals", gets="handler", least=ROOM)
 def locals_(run: Run) -> None:
     store = threading.local()
 
@@ -358,7 +367,7 @@ def locals_(run: Run) -> None:
     run.kind = workers[0].kind
 
 
-@load("threads.timers", gets="handler", thread_may_die=True)
+@load("threads.timers", gets="handler", least=ROOM, thread_may_die=True)
 def timers(run: Run) -> None:
     kept: list[Any] = []
     hit: list[type[BaseException]] = []
