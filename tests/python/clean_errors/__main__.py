@@ -1,15 +1,17 @@
 """Makes the folder itself a program: VENV/bin/python tests/python/clean_errors run"""
 
+import os
 import sys
-from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])
+sys.path[0] = os.path.realpath(__file__ + "/../../..")
 
 # A process that is capped imports nothing that only the runner needs.
 if sys.argv[1:2] == ["child"]:
     from python.clean_errors.child import main
 elif sys.argv[1:2] == ["cells"]:
     from python.clean_errors.cells import main
+elif sys.argv[1:2] == ["probe"]:
+    from python.clean_errors.probes import main
 else:
     from python.clean_errors.commands import main
 

@@ -9,6 +9,7 @@ nobody else but those to whom it is passed on; and if nothing came near the hard
 from __future__ import annotations
 
 import faulthandler
+import gc
 import itertools
 import json
 import os
@@ -125,6 +126,7 @@ def plain(value: object) -> str:
 def run_cells(wrapper: str, times: int, only: str, folder: Path) -> dict[str, Any]:
     """Runs each cell `times` times, each time at another place of its loop."""
     wrong, count, right = [], 0, 0
+    gc.freeze()  # each verdict collects
     for number, (handler, loop) in enumerate(itertools.product(shapes.HANDLERS, shapes.LOOPS)):
         if not re.search(only, f"{wrapper} {handler} {loop}"):
             continue

@@ -23,7 +23,7 @@ from .loads import Load, Run
 ADDRESS_SPACE = 6 << 30
 
 #: Modules that nothing has imported by then, one of them a package.
-FRESH = ("colorsys", "xmlrpc.client")
+FRESH = ("colorsys", "wsgiref.headers")
 
 
 def make_limit(room: int, reserve: str | None) -> zmalloc.Limit:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from . import loads, matrix, shapes
+from . import checks, loads, matrix, shapes
 from .bar import progress
 from .runner import (
     PIECES,
@@ -44,9 +44,9 @@ def plan(options: argparse.Namespace) -> list[tuple[Job, str]]:
                     continue
                 seeds = range(options.base, options.base + count)
                 jobs += [
-                    (Job(name, seed, kind, python, off), version)
+                    (Job(name, seed, kind, python, None if off == "nothing" else off), version)
                     for seed in seeds
-                    for off in options.off or [None]
+                    for off in options.off or ["nothing"]
                 ]
     return jobs
 
@@ -94,6 +94,16 @@ def matrix_command(options: argparse.Namespace) -> int:
     return 0 if options.off or all(result.right for result in results) else 1
 
 
+def checks_command(options: argparse.Namespace) -> int:
+    figures = checks.run_all(
+        options.python or [sys.executable],
+        only=options.only,
+        quick=options.quick,
+        done=lambda figure: print("\n".join(checks.report([figure])), flush=True),
+    )
+    return 0 if all(figure.good for figure in figures) else 1
+
+
 def list_command(options: argparse.Namespace) -> int:
     print("\n".join(loads.names()))
     return 0
@@ -121,7 +131,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--large", type=int, default=5, metavar="N", help="caps of 32 to 128 MB")
     one.add_argument("--worker", type=int, default=5, metavar="N", help="common caps, in a thread")
     one.add_argument("--base", type=int, default=1, metavar="SEED", help="the first seed")
-    one.add_argument("--off", action="append", choices=PIECES, help="turn a piece off")
+    one.add_argument(
+        "--off", action="append", choices=("nothing", *PIECES), help="turn a piece off"
+    )
     one.add_argument("--python", action="append", metavar="PYTHON", help="one that has zmalloc")
     one.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
     one.add_argument("--timeout", type=float, default=TIMEOUT, metavar="SECONDS")
@@ -134,6 +146,11 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--off", choices=("repair",), help="turn the repair off")
     one.add_argument("--python", action="append", metavar="PYTHON", help="one that has zmalloc")
     one.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
+
+    one = command("checks", checks_command, "take the figures that no single load shows")
+    one.add_argument("--only", default="", metavar="REGEX", help="checks whose name matches")
+    one.add_argument("--quick", action="store_true", help="less of each, and none that is slow")
+    one.add_argument("--python", action="append", metavar="PYTHON", help="one that has zmalloc")
 
     one = command("load", load_command, "run one load under one cap")
     one.add_argument("name")

@@ -69,7 +69,7 @@ def error_of(load: Load, seen: dict[str, Any]) -> Iterator[str]:
         elif not seen["kind"] and not load.may_succeed:
             yield "its handler got nothing"
         return
-    if seen["caller"] and seen["outside"]:
+    if seen["caller"] and seen["outside"] and not load.leaves:
         yield f"after the {seen['caller']} a late {seen['outside']}"
     if not left and not load.may_succeed:
         yield "it ended without an error"

@@ -65,12 +65,15 @@ def formatted(run: Run) -> None:
 
 @load("errors.traceback_objects")
 def traceback_objects(run: Run) -> None:
-    kept = []
-    while True:
+    def describe() -> Any:
         try:
             fail_below(10)
         except OSError as error:
-            kept.append(traceback.TracebackException.from_exception(error, capture_locals=True))
+            return traceback.TracebackException.from_exception(error, capture_locals=True)
+
+    kept = []
+    while True:
+        kept.append(describe())
 
 
 @load("errors.growing_in_except")

@@ -47,13 +47,16 @@ def tiny_tasks(run: Run) -> None:
 
 @load("asyncio.tasks", gets="handler", least=ROOM)
 def tasks(run: Run) -> None:
-    async def wait(gate: asyncio.Event) -> int:
-        held = bytes(run.step)
+    """A handler in main and one in each task; whichever gets the error, all tasks end."""
+    kept: list[bytes] = []
+
+    async def wait(gate: asyncio.Event) -> bool:
         try:
             await gate.wait()
         except MemoryError as error:
             run.kind = type(error)
-        return len(held)
+            kept.clear()
+        return True
 
     async def main() -> None:
         gate = asyncio.Event()
@@ -61,13 +64,34 @@ def tasks(run: Run) -> None:
         try:
             while run.kind is None:
                 made.append(asyncio.create_task(wait(gate)))
+                kept.append(bytes(run.step * 2))
                 await asyncio.sleep(0)
         except MemoryError as error:
             run.kind = type(error)
+            kept.clear()
         gate.set()
         for task in made:
             with contextlib.suppress(MemoryError):  # of one that had not come to its handler
                 await task
+
+    asyncio.run(main())
+
+
+@load("asyncio.tasks_that_hold", least=ROOM)
+def tasks_that_hold(run: Run) -> None:
+    """No handler, and nothing is free before asyncio.run() has cancelled the last task."""
+
+    async def wait(gate: asyncio.Event) -> int:
+        held = bytes(run.step)
+        await gate.wait()
+        return len(held)
+
+    async def main() -> None:
+        gate = asyncio.Event()
+        made = []
+        while True:
+            made.append(asyncio.create_task(wait(gate)))
+            await asyncio.sleep(0)
 
     asyncio.run(main())
 

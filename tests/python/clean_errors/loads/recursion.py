@@ -83,7 +83,8 @@ def raised_limit_with_finally(run: Run) -> None:
     descend(0)
 
 
-@load("recursion.raised_limit_in_a_thread", gets="handler", recurses=True, after=limit_back)
+@load("recursion.raised_limit_in_a_thread", gets="handler", recurses=True, after=limit_back,
+      least=200_000)  # fmt: skip
 def raised_limit_in_a_thread(run: Run) -> None:
     """In a thread with a stack for 3.10, too, whose frames need much of it."""
     sys.setrecursionlimit(1_000_000)
