@@ -79,6 +79,7 @@ FRONT = [
     "limit_error",
     "machinery",
     "module",
+    "relief",
     "repair",
     "runner",
     "scopes",

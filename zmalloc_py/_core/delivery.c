@@ -17,6 +17,7 @@
 #include "hooks_inside.h"
 #include "limit_error.h"
 #include "machinery.h"
+#include "relief.h"
 #include "repair.h"
 #include "scopes.h"
 #include "where.h"
@@ -97,8 +98,9 @@ static bool is_dive(const struct thread *t, enum domain d, PyThreadState *state)
            frames_depth(state) > t->ask->depth + DEEPER && !frames_has_error(state);
 }
 
-static bool refused(struct thread *t, size_t n)
+static bool refused(struct thread *t, PyThreadState *state, size_t n)
 {
+    relief_note_refusal(state);
     zaccount_open_last_quarter(&python_account);
     was_opened = true;
     scopes_note_refusal(n);
@@ -117,11 +119,19 @@ bool delivery_take(struct thread *t, enum domain d, size_t n)
             move_watch(marks_in_force(), zaccount_used(&python_account));
     }
     if (is_dive(t, d, state))
-        return refused(t, n);
+        return refused(t, state, n);
     if (!zaccount_take_quarters(&python_account, n, quarters_for(t, d, state)))
-        return refused(t, n);
+        return refused(t, state, n);
     cross(t, d, state, n);
+    if (state)
+        relief_note_grant(state);
     return true;
+}
+
+bool delivery_must_grant(enum domain d, size_t n)
+{
+    PyThreadState *state = frames_state(); /* a lock is a RAW block: NULL if that is asked for without the GIL */
+    return d == STACK ? relief_is_due_to_chunk(state, n) : relief_is_due(state, n);
 }
 
 void delivery_note_chunk(struct thread *t, int64_t n)
@@ -147,7 +157,7 @@ static bool may_ask(const struct thread *t, PyThreadState *state, uint64_t numbe
         frames_is_handling(state, limit_error_is_of, &number))
         return false;
     frames_top(state, &spot);
-    return !machinery_is(spot);
+    return spot.frame && !machinery_is(spot); /* no frame: a thread is being started */
 }
 
 static void begin_ask(struct thread *t, PyThreadState *state, const struct ask *wanted)

@@ -21,6 +21,9 @@
 /* Takes n bytes for the Python account where the fast path has not: false if they are refused. */
 bool delivery_take(struct thread *t, enum domain d, size_t n);
 
+/* They are: must they be granted uncounted? See relief.h. */
+bool delivery_must_grant(enum domain d, size_t n);
+
 /* In a MEM or OBJ hook of a thread with ASKED or CROSSED, before anything else. */
 void delivery_notice(struct thread *t);
 

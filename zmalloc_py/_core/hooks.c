@@ -18,6 +18,7 @@
 #include "delivery.h"
 #include "gauges.h"
 #include "hooks_inside.h"
+#include "relief.h"
 #include "where.h"
 
 /* Every chunk that pymalloc asks for is of this size; a frame chunk can be, too. */
@@ -266,6 +267,20 @@ ZPORT_INLINE void *ask(enum domain d, size_t count, size_t size, bool zeroed)
     return zeroed ? a->calloc(a->ctx, count, size) : a->malloc(a->ctx, size);
 }
 
+/* See relief.h. The mark says that nothing is charged. */
+static ZPORT_NOINLINE void *ask_uncounted(struct thread *t, enum domain d, size_t count, size_t size, bool zeroed)
+{
+    t->state += INNER;
+    void *p = ask(d, count, size, zeroed);
+    t->state -= INNER;
+    zmap_byte *at = p ? zmap_reach(&hooks_map, p) : NULL;
+    if (at)
+        atomic_store_explicit(at, ZMAP_TAG, memory_order_release);
+    else
+        relief_note_free();
+    return p;
+}
+
 /* The map had no room. Under a cap a block that nobody counts must not exist. */
 static ZPORT_NOINLINE void *leave_unmarked(struct thread *t, enum domain d, void *p, size_t n)
 {
@@ -284,7 +299,7 @@ ZPORT_INLINE void *allocate_counted(struct thread *t, enum domain d, size_t coun
 {
     const size_t n = zeroed ? count * size : size;
     if (zport_unlikely(!(is_fast ? take_for(d, t, n) : take_slowly(d, t, n))))
-        return refuse(d, n);
+        return delivery_must_grant(d, n) ? ask_uncounted(t, d, count, size, zeroed) : refuse(d, n);
 
     if (d != RAW)
         t->size = n;
@@ -420,6 +435,12 @@ static ZPORT_OUTLINE void release_other(enum domain d, void *p, zmap_byte *at, u
     }
     if (zport_unlikely(t->state & UNLISTED))
         thread_join(t);
+    if (zport_unlikely(code == ZMAP_TAG)) {
+        zmap_clear(at, code);
+        relief_note_free();
+        pass_free(d, p);
+        return;
+    }
     release_marked(t, d, p, at, code);
     if (zport_unlikely(t->state & GONE))
         thread_fold(t);
@@ -514,21 +535,25 @@ ZPORT_INLINE void *resize_counted(struct thread *t, enum domain d, void *p, zmap
 {
     const size_t old = zmap_size(at, code); /* 0 for a block from before the hooks: adopted whole */
     const size_t more = n > old ? n - old : 0;
-    if (zport_unlikely(more && !take_more(d, t, more, code == 0)))
+    if (zport_unlikely(more && !take_more(d, t, more, code == 0 || code == ZMAP_TAG)))
         return refuse(d, n);
     if (code)
         zmap_clear(at, code);
-    void *q = ask_resize(t, d, p, code ? size_behind(old) : 0, n);
+    void *q = ask_resize(t, d, p, code && code != ZMAP_TAG ? size_behind(old) : 0, n);
     if (zport_unlikely(!q)) {
         if (code == ZMAP_LONG)
             zmap_set_long(at, old, code);
+        else if (code == ZMAP_TAG)
+            atomic_store_explicit(at, ZMAP_TAG, memory_order_release);
         else if (code)
             zmap_set(at, old);
         if (more)
             give_back_slowly(d, t, more);
         return NULL;
     }
-    count_up(&t->count[d].allocations, code == 0);
+    if (zport_unlikely(code == ZMAP_TAG))
+        relief_note_free();
+    count_up(&t->count[d].allocations, code == 0 || code == ZMAP_TAG);
     if (zport_unlikely(!mark_result(t, d, q, n))) {
         lose_track(t, d, old, old + more);
         return q;
@@ -660,7 +685,8 @@ static void *allocate_arena(struct thread *t, size_t n)
 static void *allocate_chunk(struct thread *t, size_t n)
 {
     if (!take_slowly(STACK, t, n))
-        return refuse(STACK, n);
+        return delivery_must_grant(STACK, n) ? hooks_original_arena.alloc(hooks_original_arena.ctx, n)
+                                             : refuse(STACK, n);
     t->state += INNER;
     void *p = hooks_original_arena.alloc(hooks_original_arena.ctx, n);
     t->state -= INNER;

@@ -184,7 +184,7 @@ static int raise_here(struct ask *ask, struct thread *t, PyThreadState *state)
 static bool is_bad_moment(PyThreadState *state, struct spot *spot)
 {
     frames_top(state, spot);
-    return frames_is_tracing(state) || machinery_is(*spot);
+    return !spot->frame || frames_is_tracing(state) || machinery_is(*spot); /* no frame: a thread is being started */
 }
 
 /* Called again at the next poll. */
