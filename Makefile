@@ -20,7 +20,7 @@ SOURCES := zmalloc zaccount zmarks zsized zcore zmap zport zsize
 MODE    ?=
 OUT     ?= build/c/$(BACKEND)$(if $(MODE),-$(MODE))
 
-.PHONY: help demo test test-core test-python test-lua test-lua55 lint lib lua lua-all install install-lua \
+.PHONY: help demo test test-core test-python clean-errors test-lua test-lua55 lint lib lua lua-all install install-lua \
         uninstall uninstall-lua wheel sdist bench bench-lua clean
 .DELETE_ON_ERROR:
 
@@ -207,6 +207,26 @@ test-python: .need-test ## the tests of the extension, on each Python
 	    tools/venv.sh $$python $$venv test; \
 	    $$venv/bin/python -m pytest -q $(JOBS) tests/python; \
 	done
+
+# Each part runs, also after one has failed. ONLY='--only REGEX' and CAPS='--common N ...' make it shorter.
+CLEAN_ERRORS = $(VENV)/bin/python tests/python/clean_errors
+ONLY ?=
+CAPS ?=
+clean-errors: .need-test ## the acceptance harness of memory errors, all of it, on each Python: an hour or more
+	@tools/venv.sh $(PYTHON) $(VENV) test
+	@set -e; options=; for python in $$(tools/pythons.sh); do \
+	    venv=build/venv/$$(echo $$python | tr / _); \
+	    tools/venv.sh $$python $$venv test; \
+	    options="$$options --python $$venv/bin/python"; \
+	done; \
+	status=0; try() { echo "=== $$*"; $(CLEAN_ERRORS) "$$@" $$options || status=1; }; \
+	try run $(CAPS) $(ONLY); \
+	try matrix --times 5 $(ONLY); \
+	try matrix --tracer ctrace $(ONLY); \
+	try matrix --off repair $(ONLY); \
+	try checks $(ONLY); \
+	try run --common 3 --large 0 --worker 0 --off nothing --off reserve --off debt --off close --off repair $(ONLY); \
+	exit $$status
 
 test-lua: .need-test ## the tests of Lua: C hosts, zlua and the module, on each Lua
 	@echo "=== Lua"
