@@ -193,10 +193,24 @@ static struct {
 /* A code object whose last reference is the repair's, which a hook cannot drop. A second one is leaked. */
 static PyCodeObject *done_with;
 
-static void put_in_place(PyThreadState *state, const struct spot *spot, int target, int looked)
+/* The handler that the jump's target belongs to. A NOP there, the line of a `try:`, has none of its own, as it cannot
+ * fail; what stands around the jump tells then. The outer one, as the stack need not be deep enough for another. */
+static struct entry handler_of(PyObject *table, const uint8_t *code, int n, int jump, int target)
+{
+    const struct entry own = find(table, target);
+    if (own.handler >= 0 || code[2 * target] != NOP)
+        return own;
+    while (target < n - 1 && code[2 * target] == NOP)
+        target++;
+    for (jump--; jump > 0 && code[2 * jump] == CACHE; jump--)
+        ;
+    const struct entry before = find(table, jump), after = find(table, target);
+    return before.handler < 0 || (after.handler >= 0 && after.depth >> 1 < before.depth >> 1) ? after : before;
+}
+
+static void put_in_place(PyThreadState *state, const struct spot *spot, struct entry right, int looked)
 {
     PyCodeObject *code = spot->code;
-    const struct entry right = find(code->co_exceptiontable, target);
     const struct entry wrong = find(code->co_exceptiontable, looked);
     if (right.handler == wrong.handler && right.depth == wrong.depth)
         return;
@@ -227,8 +241,9 @@ void repair_begin(PyThreadState *state)
         PyErr_Clear();
         return;
     }
-    if (read_jump((const uint8_t *)PyBytes_AS_STRING(plain), n, (int)i, &target, &looked))
-        put_in_place(state, &spot, target, looked);
+    const uint8_t *instructions = (const uint8_t *)PyBytes_AS_STRING(plain);
+    if (read_jump(instructions, n, (int)i, &target, &looked))
+        put_in_place(state, &spot, handler_of(spot.code->co_exceptiontable, instructions, n, (int)i, target), looked);
     Py_DECREF(plain);
 }
 
