@@ -28,7 +28,13 @@ def test_there_are_loads_of_each_kind() -> None:
 
 @pytest.mark.parametrize("name", SLICE)
 def test_a_load_ends_in_a_clean_error(name: str) -> None:
-    outcome = runner.run(runner.Job(name, seed=1), VERSION, TIMEOUT)
+    """Where it ends is a matter of addresses and of threads' turns, too. How many of a thousand runs are not
+    clean is what `make clean-errors` tells; here a load has to fail three times to be a regression."""
+    for _ in range(3):
+        outcome = runner.run(runner.Job(name, seed=1), VERSION, TIMEOUT)
+        if outcome.clean or runner.is_known(outcome):
+            break
+        print(*outcome.reasons, outcome.again, outcome.stderr, sep="\n")
     if runner.is_known(outcome):
         pytest.xfail("CPython itself makes that unavoidable: see known.py")
     assert outcome.clean, "\n".join([*outcome.reasons, outcome.again, outcome.stderr])

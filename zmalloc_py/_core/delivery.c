@@ -127,7 +127,7 @@ bool delivery_take(struct thread *t, enum domain d, size_t n)
         return refused(t, n);
     cross(t, d, state, n);
     if (state)
-        relief_note_grant(state);
+        relief_note_grant(state, n);
     return true;
 }
 
@@ -139,6 +139,9 @@ void delivery_note_refused(enum domain d)
 
 bool delivery_must_grant(enum domain d, size_t n)
 {
+    const struct marks m = marks_in_force();
+    if (m.hard == m.limit)
+        return false; /* a plain hard cap */
     PyThreadState *state = frames_state(); /* a lock is a RAW block: NULL if that is asked for without the GIL */
     return d == STACK ? relief_is_due_to_chunk(state, n) : relief_is_due(state, n);
 }
@@ -169,14 +172,11 @@ bool delivery_is_handling(const struct thread *t, PyThreadState *state, uint64_t
     return !goes_on && frames_is_handling(state, limit_error_is_plain, NULL);
 }
 
-/* A traceback's entry, or its frame object, for which CPython takes the exception out that is on its way, so that it
- * cannot be seen. A verdict finds its handler later; what is left in a thread's state would be raised in that. */
+/* A verdict finds the handler of an exception that cannot be seen; what is left in a thread's state would be raised in
+ * that handler. */
 static bool is_unwinding_unseen(PyThreadState *state, size_t n)
 {
-    enum { GC_HEAD = 2 * sizeof(void *) };
-    if (PY_VERSION_HEX >= 0x030c0000 || !asks_main_is_far())
-        return false;
-    return n == sizeof(PyTracebackObject) + GC_HEAD || n == GC_HEAD + frames_object_size(state);
+    return asks_main_is_far() && frames_is_of_unwinding(state, n);
 }
 
 /* Is this a moment to ask, for this thread? */

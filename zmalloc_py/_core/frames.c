@@ -152,16 +152,18 @@ bool frames_is_tracing(PyThreadState *state)
     return state->tracing != 0;
 }
 
-size_t frames_object_size(PyThreadState *state)
+bool frames_is_of_unwinding(PyThreadState *state, size_t n)
 {
-#if PY_VERSION_HEX >= 0x030b0000 && PY_VERSION_HEX < 0x030c0000
+    enum { GC_HEAD = 2 * sizeof(void *) };
+#if FRAMES_ARE_KNOWN && PY_VERSION_HEX >= 0x030b0000
     struct spot spot;
     frames_top(state, &spot);
-    return spot.frame ? (size_t)_PyObject_VAR_SIZE(&PyFrame_Type, spot.code->co_nlocalsplus + spot.code->co_stacksize) : 0;
+    if (spot.frame && n == GC_HEAD + (size_t)_PyObject_VAR_SIZE(&PyFrame_Type, spot.code->co_nlocalsplus + spot.code->co_stacksize))
+        return true;
 #else
     (void)state;
-    return 0;
 #endif
+    return n == sizeof(PyTracebackObject) + GC_HEAD;
 }
 
 int frames_depth(PyThreadState *state)

@@ -39,8 +39,9 @@ bool frames_is_handling(PyThreadState *state, bool (*is)(PyObject *exception, co
 /* Is a tracing or profiling function running? */
 bool frames_is_tracing(PyThreadState *state);
 
-/* Bytes of the object that is made of the innermost frame when an exception passes it: 3.11's, else 0. */
-size_t frames_object_size(PyThreadState *state);
+/* Is n the size of a traceback's entry, or, from 3.11 on, of the innermost frame's object? CPython takes the exception
+ * out that is on its way while it makes the two, so that it cannot be seen. */
+bool frames_is_of_unwinding(PyThreadState *state, size_t n);
 
 /* Calls that are open in this thread, where their frames are blocks like any other (up to 3.10); else 0. */
 int frames_depth(PyThreadState *state);

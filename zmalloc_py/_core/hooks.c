@@ -683,11 +683,21 @@ static void *allocate_arena(struct thread *t, size_t n)
     return p;
 }
 
+static ZPORT_NOINLINE void *get_uncounted_chunk(size_t n)
+{
+    void *p = hooks_original_arena.alloc(hooks_original_arena.ctx, n);
+    zmap_byte *at = p ? zmap_reach(&hooks_map, p) : NULL;
+    if (at)
+        zmap_set_long(at, 0, ZMAP_SPAN);
+    else
+        relief_note_chunk_free();
+    return p;
+}
+
 static void *allocate_chunk(struct thread *t, size_t n)
 {
     if (!take_slowly(STACK, t, n))
-        return delivery_must_grant(STACK, n) ? hooks_original_arena.alloc(hooks_original_arena.ctx, n)
-                                             : refuse(STACK, n);
+        return delivery_must_grant(STACK, n) ? get_uncounted_chunk(n) : refuse(STACK, n);
     t->state += INNER;
     void *p = hooks_original_arena.alloc(hooks_original_arena.ctx, n);
     t->state -= INNER;
@@ -726,6 +736,8 @@ static void arena_free(void *ctx, void *p, size_t n)
     } else if (code == ZMAP_SPAN) {
         const size_t size = zmap_size(at, code);
         zmap_clear(at, code);
+        if (size == 0)
+            relief_note_chunk_free();
         drop_for(STACK, size);
         if (t->state & MEASURED)
             gauges_drop(t, size);

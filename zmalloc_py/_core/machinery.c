@@ -68,3 +68,10 @@ bool machinery_is(struct spot spot)
     }
     return false;
 }
+
+bool machinery_is_threading(const struct spot *spot)
+{
+    size_t length;
+    const char *module = spot->frame ? module_of(spot, &length) : NULL;
+    return module && length == strlen("threading") && memcmp(module, "threading", length) == 0;
+}

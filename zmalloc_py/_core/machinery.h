@@ -14,4 +14,7 @@ int machinery_init(void);
  * nothing. Holds the GIL. */
 bool machinery_is(struct spot spot);
 
+/* Is it of module threading? */
+bool machinery_is_threading(const struct spot *spot);
+
 #endif

@@ -23,9 +23,9 @@
 /* ---- unwinding ------------------------------------------------------------------------------------ */
 
 /* What is asked for so is small, and there are no more than so many such blocks at a time. */
-enum { LARGEST = 2048, LARGEST_CHUNK = 16 << 10, BLOCKS = 2048 };
+enum { LARGEST = 2048, LARGEST_CHUNK = 16 << 10, BLOCKS = 2048, CHUNKS = 64 };
 
-static _Atomic int blocks;
+static _Atomic int blocks, chunks;
 
 /* The instruction at which the exception is on its way. A thread is unwinding while an exception is set, and, when
  * it has been taken out to be normalized, while that instruction has not been left. */
@@ -42,22 +42,20 @@ void relief_note_refusal(PyThreadState *state)
     frames_top(state, &unwinding.spot);
 }
 
-static bool is_unwinding(PyThreadState *state)
+static bool is_unwinding(PyThreadState *state, size_t n)
 {
     struct spot top;
-    if (!unwinding.is_refused)
-        return false;
     frames_top(state, &top);
-    if (frames_has_error(state)) {
+    if (frames_has_error(state) || frames_is_of_unwinding(state, n)) {
         unwinding.spot = top;
         return true;
     }
-    return top.frame == unwinding.spot.frame && top.at == unwinding.spot.at;
+    return unwinding.is_refused && top.frame == unwinding.spot.frame && top.at == unwinding.spot.at;
 }
 
-void relief_note_grant(PyThreadState *state)
+void relief_note_grant(PyThreadState *state, size_t n)
 {
-    if (unwinding.is_refused && !is_unwinding(state))
+    if (unwinding.is_refused && !is_unwinding(state, n))
         unwinding.is_refused = false;
 }
 
@@ -98,17 +96,27 @@ static bool is_table_growing(size_t n)
 
 #endif
 
+static bool take_one(_Atomic int *count, int most)
+{
+    if (atomic_fetch_add(count, 1) < most)
+        return true;
+    atomic_fetch_sub(count, 1);
+    return false;
+}
+
 static bool take_block(void)
 {
-    if (atomic_fetch_add(&blocks, 1) < BLOCKS)
-        return true;
-    atomic_fetch_sub(&blocks, 1);
-    return false;
+    return take_one(&blocks, BLOCKS);
 }
 
 void relief_note_free(void)
 {
     atomic_fetch_sub(&blocks, 1);
+}
+
+void relief_note_chunk_free(void)
+{
+    atomic_fetch_sub(&chunks, 1);
 }
 
 static bool is_main_interpreter(PyThreadState *state)
@@ -124,14 +132,10 @@ bool relief_is_due(PyThreadState *state, size_t n)
     if (n > LARGEST)
         return is_table_growing(n) && take_block();
     frames_top(state, &top);
-    return (is_unwinding(state) || !top.frame || machinery_is(top)) && take_block();
+    return (is_unwinding(state, n) || !top.frame || machinery_is_threading(&top)) && take_block();
 }
 
 bool relief_is_due_to_chunk(PyThreadState *state, size_t n)
 {
-    struct spot top;
-    if (!is_main_interpreter(state) || n > LARGEST_CHUNK)
-        return false;
-    frames_top(state, &top);
-    return !top.frame;
+    return is_main_interpreter(state) && n <= LARGEST_CHUNK && take_one(&chunks, CHUNKS);
 }

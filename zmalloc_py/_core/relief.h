@@ -1,12 +1,13 @@
 /* relief.h - requests that CPython does not survive the refusal of.
  *
  * They are granted uncounted: used() never passes the hard limit, and what is granted so is bounded. There are
- * three kinds:
- *  - What a thread asks for while it unwinds after a refusal. If not even the traceback's entry or the next
+ * four kinds:
+ *  - What a thread asks for while it unwinds. If not even the traceback's entry or the next
  *    MemoryError can be made, CPython loses the exception (SystemError), gives up ("Cannot recover from
  *    MemoryErrors while normalizing exceptions") or, from 3.11 on, tries for ever.
- *  - What code of threads, queues and event loops asks for (machinery.h), and a thread's first frames: one that is
- *    refused something before it has said that it runs leaves start() waiting for ever.
+ *  - What module threading asks for, and a thread's first frames: one that is refused something before it has said
+ *    that it runs leaves start() waiting for ever.
+ *  - The chunk for the next Python frame: CPython makes a SystemError of its refusal.
  *  - The growth of the table of interned strings, which 3.13 leaves broken when it fails. */
 #ifndef ZMALLOC_RELIEF_H
 #define ZMALLOC_RELIEF_H
@@ -16,13 +17,14 @@
 /* The thread has been refused something. */
 void relief_note_refusal(PyThreadState *state);
 
-/* A request of this thread has been granted above the limit. */
-void relief_note_grant(PyThreadState *state);
+/* A request of this thread for n bytes has been granted above the limit. */
+void relief_note_grant(PyThreadState *state, size_t n);
 
 /* n bytes that are refused: must they be there nevertheless? Then the block is to be marked ZMAP_TAG, and
- * relief_note_free() to be called when it is freed. And a frame chunk? */
+ * relief_note_free() to be called when it is freed. A frame chunk is marked as a span of 0 bytes. */
 bool relief_is_due(PyThreadState *state, size_t n);
 void relief_note_free(void);
 bool relief_is_due_to_chunk(PyThreadState *state, size_t n);
+void relief_note_chunk_free(void);
 
 #endif
