@@ -197,9 +197,9 @@ static PyCodeObject *done_with;
  * fail; what stands around the jump tells then. The outer one, as the stack need not be deep enough for another. */
 static struct entry handler_of(PyObject *table, const uint8_t *code, int n, int jump, int target)
 {
-    const struct entry own = find(table, target);
-    if (own.handler >= 0 || code[2 * target] != NOP)
-        return own;
+    const struct entry there = find(table, target);
+    if (there.handler >= 0 || code[2 * target] != NOP)
+        return there;
     while (target < n - 1 && code[2 * target] == NOP)
         target++;
     for (jump--; jump > 0 && code[2 * jump] == CACHE; jump--)
