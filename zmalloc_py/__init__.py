@@ -16,6 +16,10 @@ out until :func:`install` is called; ``ZMALLOC_LIMIT="64 MiB"`` caps the process
 
 import sys
 
+TYPE_CHECKING = False  # typing's, without its import
+if TYPE_CHECKING:
+    from typing import Any
+
 if "zmalloc._core" in sys.builtin_module_names:
     from zmalloc import _embedded as _embedded
 
@@ -67,6 +71,7 @@ __all__ = [
     "install",
     "is_installed",
     "limit",
+    "load_ipython_extension",
     "lua_allocator",
     "on_pressure",
     "peak",
@@ -75,6 +80,7 @@ __all__ = [
     "stats",
     "total",
     "track",
+    "unload_ipython_extension",
     "used",
 ]
 
@@ -83,6 +89,20 @@ def get_include() -> str:
     """The folder with ``zmalloc_capi.h``, for extension modules that use ``zmalloc._C_API``, and
     ``zmalloc_embed.h``, for programs that have Python inside."""
     return __path__[0] + "/include"
+
+
+def load_ipython_extension(ipython: "Any") -> None:
+    """What ``%load_ext zmalloc`` calls: gives IPython and Jupyter ``%%memlimit SIZE`` for cells."""
+    from zmalloc import _jupyter
+
+    _jupyter.load(ipython)
+
+
+def unload_ipython_extension(ipython: "Any") -> None:
+    """What ``%unload_ext zmalloc`` calls."""
+    from zmalloc import _jupyter
+
+    _jupyter.unload(ipython)
 
 
 _begin()  # puts the hooks in, and obeys ZMALLOC_NO_INSTALL and ZMALLOC_LIMIT

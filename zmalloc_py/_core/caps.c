@@ -3,7 +3,6 @@
 #include "caps.h"
 
 #include "arrays.h"
-
 #include "asks.h"
 #include "hooks.h"
 #include "limit_error.h"
