@@ -16,10 +16,6 @@ out until :func:`install` is called; ``ZMALLOC_LIMIT="64 MiB"`` caps the process
 
 import sys
 
-TYPE_CHECKING = False  # typing's, without its import
-if TYPE_CHECKING:
-    from typing import Any
-
 if "zmalloc._core" in sys.builtin_module_names:
     from zmalloc import _embedded as _embedded
 
@@ -91,14 +87,14 @@ def get_include() -> str:
     return __path__[0] + "/include"
 
 
-def load_ipython_extension(ipython: "Any") -> None:
+def load_ipython_extension(ipython: object) -> None:
     """What ``%load_ext zmalloc`` calls: gives IPython and Jupyter ``%%memlimit SIZE`` for cells."""
     from zmalloc import _jupyter
 
     _jupyter.load(ipython)
 
 
-def unload_ipython_extension(ipython: "Any") -> None:
+def unload_ipython_extension(ipython: object) -> None:
     """What ``%unload_ext zmalloc`` calls."""
     from zmalloc import _jupyter
 

@@ -2,8 +2,8 @@
 
 A cell magic of the common kind gets the cell as text and has to run it by itself; what it runs
 cannot await, and its tracebacks show the magic. So the cell stays a cell here: its first line is
-turned into a call that makes the budget, and the rest is put into a ``with`` statement of it, in the
-syntax tree. The budget ends before IPython formats the traceback or displays the value.
+turned into a call that makes the budget, and the rest is put into a ``with`` statement of it, in
+the syntax tree. The budget ends before IPython formats the traceback or displays the value.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import zmalloc
 from zmalloc import _core
 
 NAME = "memlimit"
+WRAPPED = True  # in place of the cell's text: it is in the `with` that asks
 
 _value: list[object] = [None]  # of the last expression of a cell, on its way out of the `with`
 
@@ -30,18 +31,28 @@ def take(*_: object) -> object:
     return value
 
 
-def budget(line: str) -> Any:
-    """The budget that the first line of a cell asks for: ``SIZE [--reserve SIZE]``."""
+def usage_error(text: str) -> Exception:
+    """What IPython shows in one line."""
     from IPython.core.error import UsageError
 
+    error: Exception = UsageError(text)
+    return error
+
+
+def budget(line: str) -> Any:
+    """The budget that the first line of a cell asks for: ``SIZE [--reserve SIZE]``."""
     text, given, reserve = (part.strip() for part in line.partition("--reserve"))
+    make: Any = getattr(zmalloc, "budget", _limit_from_here)
     try:
         size = _core._parse_size(text, f"%%{NAME}")
         more = {"reserve": _core._parse_size(reserve.lstrip("= "), "--reserve")} if given else {}
-        make = getattr(zmalloc, "budget", None)
-        return make(size, **more) if make else zmalloc.limit(zmalloc.used() + size, **more)
+        return make(size, **more)
     except (ValueError, OverflowError, RuntimeError) as error:
-        raise UsageError(str(error)) from None
+        raise usage_error(str(error)) from None
+
+
+def _limit_from_here(size: int, **more: Any) -> Any:
+    return zmalloc.limit(zmalloc.used() + size, **more)
 
 
 # ---- the cell ----------------------------------------------------------------------------------
@@ -59,7 +70,7 @@ def mark_cell(lines: list[str]) -> list[str]:
 mark_cell.has_side_effects = True  # type: ignore[attr-defined]
 
 
-def marked_call(node: ast.AST) -> ast.expr | None:
+def marked_call(node: ast.AST) -> ast.Call | None:
     """The call that mark_cell() has put in front of a cell."""
     if not (isinstance(node, ast.Module) and node.body and isinstance(node.body[0], ast.Expr)):
         return None
@@ -99,6 +110,7 @@ class CellWrapper:
         if isinstance(last, ast.Expr):
             body[-1] = ast.copy_location(call_of("keep", last.value), last)
             after = [ast.copy_location(call_of("take"), last)]
+        call.args[2] = ast.copy_location(ast.Constant(WRAPPED), call.args[2])
         block = ast.With(items=[ast.withitem(call)], body=body)
         node.body = [*before, ast.copy_location(block, first), *after]
         return ast.fix_missing_locations(node)
@@ -114,7 +126,7 @@ class Extension:
         self.shell = shell
         self.wrapper = CellWrapper()
 
-    def memlimit(self, line: str, cell: str | None = None) -> Any:
+    def memlimit(self, line: str, cell: str | bool | None = None) -> Any:
         """Run a cell that may hold at most SIZE more than at its start.
 
         ::
@@ -126,8 +138,10 @@ class Extension:
         "64 MiB", "1.5g" (1024-based), or "50%" of the memory there is. ``--reserve SIZE`` is what
         the handling of the error may take beyond it.
         """
-        if cell is None:
+        if cell is WRAPPED:
             return budget(line)
+        if cell is None:
+            raise usage_error("another extension has disabled this one: %reload_ext zmalloc")
         self.shell.run_cell(f"%%{NAME} {line}\n{cell}")
         return None
 
