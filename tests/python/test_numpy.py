@@ -60,6 +60,7 @@ path = {str(tmp_path / "data")!r}
 np.arange(300_000, dtype="u1").tofile(path)
 source = np.arange(300_000, dtype="u1")
 floats = np.arange(40_000.0)
+generator = np.random.default_rng(1)
 def resized(n):
     array = np.zeros(7, dtype="u1")
     array.resize(n, refcheck=False)
@@ -89,7 +90,7 @@ KINDS = dict(
     fromfile=lambda n: np.fromfile(path, dtype="u1", count=n),
     fromiter=lambda n: np.fromiter((i & 7 for i in range(n)), dtype="u1"),
     frombytes=lambda n: np.array(bytearray(n)),
-    random=lambda n: np.random.default_rng(1).random(n),
+    random=lambda n: generator.random(n),
 )
 wrong = []
 for name, make in KINDS.items():
