@@ -39,20 +39,15 @@ def usage_error(text: str) -> Exception:
     return error
 
 
-def budget(line: str) -> Any:
+def budget(line: str) -> zmalloc.Budget:
     """The budget that the first line of a cell asks for: ``SIZE [--reserve SIZE]``."""
     text, given, reserve = (part.strip() for part in line.partition("--reserve"))
-    make: Any = getattr(zmalloc, "budget", _limit_from_here)
     try:
         size = _core._parse_size(text, f"%%{NAME}")
         more = {"reserve": _core._parse_size(reserve.lstrip("= "), "--reserve")} if given else {}
-        return make(size, **more)
+        return zmalloc.budget(size, **more)
     except (ValueError, OverflowError, RuntimeError) as error:
         raise usage_error(str(error)) from None
-
-
-def _limit_from_here(size: int, **more: Any) -> Any:
-    return zmalloc.limit(zmalloc.used() + size, **more)
 
 
 # ---- the cell ----------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
-import zmalloc
 
 from .processes import snippet
 
@@ -143,7 +142,6 @@ assert "ran" not in shell.user_ns
 """)
 
 
-@pytest.mark.skipif(not hasattr(zmalloc, "budget"), reason="this version has no reserve")
 def test_the_reserve_is_what_the_handling_may_take() -> None:
     in_shell("""
 for text in ("--reserve 4 MiB", "--reserve=4194304"):
@@ -159,7 +157,7 @@ cell("%%capture taken\\n%%memlimit 4MiB\\nprint('said')")
 assert cell("taken.stdout") == "said\\n"
 cell("size = '3 MiB'")
 cell("%%memlimit {size}\\nimport zmalloc\\nroom = zmalloc.limit() - zmalloc.used()")
-assert error is None and (2 << 20) < shell.user_ns["room"] <= 3 << 20, shown
+assert error is None and abs(shell.user_ns["room"] - (3 << 20)) < 65_536, shown
 shell.run_cell_magic("memlimit", "1MiB", "called = 5")
 assert shell.user_ns["called"] == 5
 assert "at most SIZE more" in (cell("%%memlimit?") or shown) and error is None
@@ -231,10 +229,10 @@ def test_a_real_kernel_lives_through_a_cell_at_its_cap() -> None:
             pid = cell("os.getpid()")[2]
             assert cell("%%memlimit 8MiB\\nkept = 6 * 7\\nkept") == ("ok", None, "42", None)
             away = "rows = []\\nwhile True:\\n    rows.append(bytes(5000))"
-            assert cell("%%memlimit 16MiB\\n" + away)[:2] == ("error", "MemoryError")
+            assert cell("%%memlimit 16MiB\\n" + away)[:2] == ("error", "LimitError")
             away = "rows = []\\nwhile True:\\n    rows.append(await asyncio.sleep(0, bytes(5000)))"
             status = cell("%%memlimit 16MiB\\n" + away)
-            assert status[:2] == ("error", "MemoryError"), status
+            assert status[:2] == ("error", "LimitError"), status
             assert cell("%%memlimit 16MiB\\nawait asyncio.sleep(0.01, 5)")[2] == "5"
             assert cell("%%memlimit much\\n1")[:2] == ("error", "UsageError")
             assert cell("zmalloc.limit(), len(bytes(50_000_000))")[2] == "(None, 50000000)"
