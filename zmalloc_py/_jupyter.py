@@ -44,8 +44,9 @@ def budget(line: str) -> zmalloc.Budget:
     text, given, reserve = (part.strip() for part in line.partition("--reserve"))
     try:
         size = _core._parse_size(text, f"%%{NAME}")
-        more = {"reserve": _core._parse_size(reserve.lstrip("= "), "--reserve")} if given else {}
-        return zmalloc.budget(size, **more)
+        if not given:
+            return zmalloc.budget(size)
+        return zmalloc.budget(size, reserve=_core._parse_size(reserve.lstrip("= "), "--reserve"))
     except (ValueError, OverflowError, RuntimeError) as error:
         raise usage_error(str(error)) from None
 

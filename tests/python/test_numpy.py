@@ -315,6 +315,63 @@ def test_a_cap_holds_under_arrays_that_run_away_in_many_threads() -> None:
     )
 
 
+def test_arrays_that_grow_in_small_steps_end_in_a_limit_error_of_their_line() -> None:
+    """They ask RAW, where nothing can be raised: the error comes at the next safe point."""
+    snippet(
+        """
+        import numpy as np
+        import zmalloc
+        for _ in range(20):
+            rows = []
+            try:
+                with zmalloc.budget("4 MiB") as budget:
+                    while True:
+                        rows.append(np.empty(1000))
+            except zmalloc.LimitError as error:
+                assert error.line == 9, error.line
+                assert budget.peak <= (4 << 20) + (64 << 10), budget.peak
+                assert len(rows) * 8000 > 3 << 20
+        """
+    )
+
+
+def test_arrays_count_in_the_budget_of_the_thread_that_makes_them() -> None:
+    snippet(
+        """
+        import threading
+        import numpy as np
+        import zmalloc
+        N = 10_000_000
+        def near(value, expected):
+            assert abs(value - expected) < 20_000, (value, expected)
+        def others():
+            shared.append(np.zeros(5 * N, "u1"))
+        shared = []
+        with zmalloc.budget("30 MB", thread=True) as budget:
+            array = np.zeros(N, "u1")
+            near(budget.used, N)
+            array.resize(2 * N, refcheck=False)
+            near(budget.used, 2 * N)
+            array.resize(N, refcheck=False)
+            near(budget.used, N)
+            thread = threading.Thread(target=others)
+            thread.start(), thread.join()
+            near(budget.used, N)
+            try:
+                np.ones(3 * N, "u1")
+            except MemoryError:
+                pass
+            else:
+                raise AssertionError
+            near(budget.used, N)
+            array = None
+            near(budget.used, 0)
+        assert shared[0].nbytes == 5 * N and budget.hit
+        """
+        + EQUAL.replace("\n", "\n        ")
+    )
+
+
 def test_a_cap_set_before_numpy_comes_holds_for_its_arrays() -> None:
     """What is to be wrapped appears in the middle of a capped program that never calls us again."""
     outcome = snippet(
