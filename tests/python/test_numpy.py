@@ -616,6 +616,54 @@ del held
     )
 
 
+def test_a_block_goes_at_the_size_it_was_asked_for_whatever_its_owner_says() -> None:
+    snippet(
+        "import zmalloc\n"
+        + OWN_HANDLER
+        + """
+at = api.PyCapsule_GetPointer(default, b"mem_handler")
+ctx, malloc, calloc, realloc, free = (ctypes.c_void_p * 5).from_address(at + 128)
+Pointer = type("Pointer", (ctypes.c_void_p,), {})
+malloc = ctypes.PYFUNCTYPE(Pointer, ctypes.c_void_p, ctypes.c_size_t)(malloc)
+free = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, Pointer, ctypes.c_size_t)(free)
+for _ in range(3):
+    before = zmalloc.stats().raw.used
+    block = malloc(ctx, 500_000)
+    during = zmalloc.stats().raw.used
+    free(ctx, block, 7000)
+    after = zmalloc.stats().raw.used
+assert abs(during - before - 500_000) < 1000 and abs(after - before) < 1000
+free(ctx, Pointer(), 7000)
+"""
+        + EQUAL
+    )
+
+
+def test_a_request_that_the_system_refuses_changes_nothing() -> None:
+    snippet(
+        """
+        import numpy as np
+        import zmalloc
+        array = np.ones(100_000)
+        for n in range(3):
+            before, data = zmalloc.used(), zmalloc.stats().raw.used
+            for ask in (np.zeros, lambda n: array.resize(n, refcheck=False)):
+                try:
+                    ask(1 << 46)
+                except MemoryError:
+                    pass
+                else:
+                    raise AssertionError
+        assert abs(zmalloc.used() - before) < 4096 and array.sum() == 100_000
+        assert zmalloc.stats().raw.used == data
+        before = zmalloc.stats().raw.used
+        array = None
+        assert before - zmalloc.stats().raw.used >= 800_000
+        """
+        + EQUAL.replace("\n", "\n        ")
+    )
+
+
 LOSS = """
 import ctypes
 get, put = ctypes.pythonapi.PyMem_GetAllocator, ctypes.pythonapi.PyMem_SetAllocator
