@@ -66,6 +66,7 @@ class BuildWithFlags(build_ext):
 CORE = ["zmalloc", "zaccount", "zmarks", "zsized", "zcore", "zmap", "zport", "zsize"]
 FRONT = [
     "accounts",
+    "arrays",
     "asks",
     "budgets",
     "caps",

@@ -67,6 +67,7 @@ __all__ = [
     "install",
     "is_installed",
     "limit",
+    "load_ipython_extension",
     "lua_allocator",
     "on_pressure",
     "peak",
@@ -75,6 +76,7 @@ __all__ = [
     "stats",
     "total",
     "track",
+    "unload_ipython_extension",
     "used",
 ]
 
@@ -83,6 +85,20 @@ def get_include() -> str:
     """The folder with ``zmalloc_capi.h``, for extension modules that use ``zmalloc._C_API``, and
     ``zmalloc_embed.h``, for programs that have Python inside."""
     return __path__[0] + "/include"
+
+
+def load_ipython_extension(ipython: object) -> None:
+    """What ``%load_ext zmalloc`` calls: gives IPython and Jupyter ``%%memlimit SIZE`` for cells."""
+    from zmalloc import _jupyter
+
+    _jupyter.load(ipython)
+
+
+def unload_ipython_extension(ipython: object) -> None:
+    """What ``%unload_ext zmalloc`` calls."""
+    from zmalloc import _jupyter
+
+    _jupyter.unload(ipython)
 
 
 _begin()  # puts the hooks in, and obeys ZMALLOC_NO_INSTALL and ZMALLOC_LIMIT

@@ -2,6 +2,7 @@
 #define PY_SSIZE_T_CLEAN
 #include "caps.h"
 
+#include "arrays.h"
 #include "asks.h"
 #include "hooks.h"
 #include "limit_error.h"
@@ -228,6 +229,8 @@ int caps_need_hooks(void)
         return -1;
     }
     const int again = hooks_install();
+    if (again >= 0)
+        arrays_look();
     if (again <= 0)
         return again;
     return PyErr_WarnEx(PyExc_RuntimeWarning,

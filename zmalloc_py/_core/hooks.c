@@ -606,6 +606,131 @@ ZPORT_INLINE void *resize(enum domain d, void *p, size_t n)
     return resize_counted(t, d, p, at, zmap_code(at), n);
 }
 
+/* ---- blocks of other allocators ------------------------------------------------------------- */
+
+static struct thread *joined_thread(void)
+{
+    struct thread *t = thread_self();
+    if (t->state & UNLISTED)
+        thread_join(t);
+    return t;
+}
+
+/* A thread's counts after a call: bytes, blocks taken and given back. */
+static void outside_count(struct thread *t, int64_t used, int taken, int freed)
+{
+    if (t->state & MEASURED)
+        gauges_count(t, taken, freed);
+    count_used(t, RAW, used);
+    count_up(&t->count[RAW].allocations, taken);
+    count_up(&t->count[RAW].frees, freed);
+    if (t->state & GONE)
+        thread_fold(t);
+}
+
+static void outside_drop(struct thread *t, size_t n)
+{
+    drop_for(RAW, n);
+    if (t->state & MEASURED)
+        gauges_drop(t, n);
+}
+
+static void *outside_ask(const struct outside *from, void *ctx, size_t count, size_t size, bool zeroed)
+{
+    return zeroed ? from->calloc(ctx, count, size) : from->malloc(ctx, size);
+}
+
+/* See leave_unmarked(). */
+static void *outside_unmarked(struct thread *t, const struct outside *from, void *ctx, void *p, size_t n)
+{
+    give_back_slowly(RAW, t, n);
+    if (is_capped(&python_account) || is_capped(&held_account)) {
+        from->free(ctx, p, n);
+        return refuse(RAW, n);
+    }
+    atomic_fetch_add_explicit(&hooks.untracked, 1, memory_order_relaxed);
+    return p;
+}
+
+void *hooks_outside_allocate(const struct outside *from, void *ctx, size_t count, size_t size,
+                             bool zeroed)
+{
+    size_t n;
+    if (!zport_mul(count, size, &n))
+        return NULL;
+    struct thread *t = joined_thread();
+    if (t->state & (WAITING | PROBING)) /* below a call that counts */
+        return outside_ask(from, ctx, count, size, zeroed);
+    if (!take_slowly(RAW, t, n))
+        return refuse(RAW, n);
+    t->state += INNER;
+    void *p = outside_ask(from, ctx, count, size, zeroed);
+    t->state -= INNER;
+    if (!p) {
+        give_back_slowly(RAW, t, n);
+        return NULL;
+    }
+    if (!mark(t, RAW, p, n))
+        return outside_unmarked(t, from, ctx, p, n);
+    outside_count(t, (int64_t)n, 1, 0);
+    return p;
+}
+
+void hooks_outside_release(const struct outside *from, void *ctx, void *p, size_t n)
+{
+    zmap_byte *at = zmap_find(&hooks_map, p);
+    const unsigned code = zmap_code(at);
+    if (code) {
+        struct thread *t = joined_thread();
+        const size_t size = zmap_size(at, code);
+        zmap_clear(at, code);
+        outside_drop(t, size);
+        outside_count(t, -(int64_t)size, 0, 1);
+    }
+    from->free(ctx, p, n);
+}
+
+/* at, code: the block's mark, none if it is from before the hooks. It is adopted whole then. */
+static void *outside_resize(struct thread *t, const struct outside *from, void *ctx, void *p,
+                            zmap_byte *at, unsigned code, size_t n)
+{
+    const size_t old = zmap_size(at, code), more = n > old ? n - old : 0;
+    if (more && !take_more(RAW, t, more, code == 0))
+        return refuse(RAW, n);
+    if (code)
+        zmap_clear(at, code);
+    t->state += INNER;
+    void *q = from->realloc(ctx, p, n);
+    t->state -= INNER;
+    if (!q) {
+        if (code)
+            zmap_set(at, old);
+        if (more)
+            give_back_slowly(RAW, t, more);
+        return NULL;
+    }
+    if (!mark(t, RAW, q, n)) {
+        lose_track(t, RAW, old, old + more);
+        return q;
+    }
+    if (n < old)
+        outside_drop(t, old - n);
+    outside_count(t, (int64_t)n - (int64_t)old, code == 0, 0);
+    return q;
+}
+
+void *hooks_outside_resize(const struct outside *from, void *ctx, void *p, size_t n)
+{
+    if (!p)
+        return hooks_outside_allocate(from, ctx, 1, n, false);
+    struct thread *t = joined_thread();
+    zmap_byte *at = zmap_find(&hooks_map, p);
+    const unsigned code = zmap_code(at);
+    if ((t->state & PROBING) || ((t->state & WAITING) && code == 0))
+        return from->realloc(ctx, p, n);
+    return outside_resize(t, from, ctx, p, at, code, n);
+}
+
 /* ---- the functions that CPython calls ------------------------------------------------------- */
 
 #define HOOKS(name, domain)                                                                      \

@@ -38,6 +38,23 @@ ZPORT_INLINE bool is_capped(const zaccount *a)
 
 void hooks_have_many_gils(bool many);
 
+/* An allocator beside CPython's whose blocks count like those of RAW. Its free is told a size, and the map goes
+ * by its own. The ctx is the caller's, handed on. With the GIL or without it. */
+struct outside {
+    void *(*malloc)(void *ctx, size_t n);
+    void *(*calloc)(void *ctx, size_t count, size_t size);
+    void *(*realloc)(void *ctx, void *p, size_t n);
+    void (*free)(void *ctx, void *p, size_t n);
+};
+void *hooks_outside_allocate(const struct outside *from, void *ctx, size_t count, size_t size,
+                             bool zeroed);
+void *hooks_outside_resize(const struct outside *from, void *ctx, void *p, size_t n);
+void hooks_outside_release(const struct outside *from, void *ctx, void *p, size_t n);
+
+/* Which domains' hooks this thread reaches between the two, as bits. They count nothing then. */
+void hooks_probe_begin(void);
+unsigned hooks_probe_end(void);
+
 /* The sums of all threads by domain; OBJ is what the account holds beyond the others. */
 void figures_sum(struct sums out[DOMAINS]);
 

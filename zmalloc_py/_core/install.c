@@ -18,23 +18,35 @@ static const PyMemAllocatorDomain py_domain[3] = {PYMEM_DOMAIN_RAW, PYMEM_DOMAIN
 
 /* ---- probing and installing ----------------------------------------------------------------- */
 
-/* Which domains' hooks a small (or large) request in domain d reaches. */
-static unsigned probe(enum domain d, size_t n)
+void hooks_probe_begin(void)
 {
     struct thread *t = thread_self();
     if (t->state & UNLISTED)
         thread_join(t);
     t->state |= PROBING;
     t->seen = 0;
-    void *p = d == RAW ? PyMem_RawMalloc(n) : d == MEM ? PyMem_Malloc(n) : PyObject_Malloc(n);
+}
+
+unsigned hooks_probe_end(void)
+{
+    struct thread *t = thread_self();
     t->state &= ~(unsigned)PROBING;
+    return t->seen;
+}
+
+/* Which domains' hooks a small (or large) request in domain d reaches. */
+static unsigned probe(enum domain d, size_t n)
+{
+    hooks_probe_begin();
+    void *p = d == RAW ? PyMem_RawMalloc(n) : d == MEM ? PyMem_Malloc(n) : PyObject_Malloc(n);
+    const unsigned seen = hooks_probe_end();
     if (d == RAW)
         PyMem_RawFree(p);
     else if (d == MEM)
         PyMem_Free(p);
     else
         PyObject_Free(p);
-    return t->seen;
+    return seen;
 }
 
 static bool is_reached(enum domain d)

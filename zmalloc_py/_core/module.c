@@ -3,6 +3,7 @@
 #include <Python.h>
 
 #include "accounts.h"
+#include "arrays.h"
 #include "budgets.h"
 #include "delivery.h"
 #include "hooks.h"
@@ -204,11 +205,28 @@ static PyObject *py_is_installed(PyObject *module, PyObject *unused)
     return PyBool_FromLong(hooks_are_installed());
 }
 
+/* All that has to be in place for everything to be counted. As hooks_install(). */
+static int install_all(void)
+{
+    if (arrays_watch() < 0) /* first, for what it takes is not to be counted */
+        return -1;
+    const int done = hooks_install();
+    if (done >= 0)
+        arrays_look();
+    return done;
+}
+
 static PyObject *py_install(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    const int done = hooks_install();
+    const int done = install_all();
     return done < 0 ? NULL : PyBool_FromLong(done);
+}
+
+static PyObject *py_arrays(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return arrays_state();
 }
 
 /* ---- sizes --------------------------------------------------------------------------------- */
@@ -365,7 +383,7 @@ static int begin_first(void)
                         "ZMALLOC_NO_INSTALL");
         return -1;
     }
-    if (installs && hooks_install() < 0)
+    if (installs && install_all() < 0)
         return -1;
     return capped ? obey_limit_variable(limit) : 0;
 }
@@ -375,7 +393,7 @@ static int begin(void)
 {
     static _Atomic bool done;
     if (atomic_load(&done))
-        return hooks_were_installed() && hooks_install() < 0 ? -1 : 0;
+        return hooks_were_installed() && install_all() < 0 ? -1 : 0;
     if (begin_first() < 0)
         return -1;
     atomic_store(&done, true);
@@ -408,6 +426,7 @@ static PyMethodDef methods[] = {
     {"is_installed", py_is_installed, METH_NOARGS, is_installed_doc},
     {"install", py_install, METH_NOARGS, install_doc},
     {"_pieces", (PyCFunction)(void (*)(void))py_pieces, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"_arrays", py_arrays, METH_NOARGS, NULL},
     {"_begin", py_begin, METH_NOARGS, NULL},
     {"_audit", py_audit, METH_NOARGS, NULL},
     {"_figures", py_figures, METH_NOARGS, NULL},
