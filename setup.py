@@ -104,7 +104,11 @@ setup(
             "zmalloc._core",
             sources=[f"csrc/{name}.c" for name in CORE]
             + [f"zmalloc_py/_core/{name}.c" for name in FRONT],
-            depends=[str(path) for folder in ("csrc", "zmalloc_py/_core") for path in Path(folder).glob("*.h")],
+            depends=[
+                str(path)
+                for folder in ("csrc", "zmalloc_py/_core")
+                for path in Path(folder).glob("*.h")
+            ],
             include_dirs=["csrc", "zmalloc_py/_core"],
             extra_compile_args=flags,
             extra_link_args=links,

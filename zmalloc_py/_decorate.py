@@ -11,8 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-#: A call of such a function makes an object and runs nothing: CO_GENERATOR and its kin, see inspect.
-KINDS = {0x20: "a generator function", 0x80: "an async function", 0x200: "an async generator function"}
+#: A call of such a function makes an object and runs nothing: CO_GENERATOR and its kin in inspect.
+KINDS = {
+    0x20: "a generator function",
+    0x80: "an async function",
+    0x200: "an async generator function",
+}
 
 
 def decorate(

@@ -132,7 +132,7 @@ class Stats(_Frozen):
     allocations: int  #: blocks taken; a realloc counts as neither allocation nor free
     frees: int  #: blocks given back
     refusals: int  #: requests refused by a limit
-    last_refused: Refusal | None  #: the last of them, or what the last LimitError was raised for
+    last_refused: Refusal | None  #: the last of them, or what the last LimitError came for
     limit_errors: int  #: LimitErrors raised
     collections: int  #: garbage collections made before an error was raised, or not
     overhead_errors: int  #: LimitErrors raised because those had become most of the work

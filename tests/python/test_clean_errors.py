@@ -28,8 +28,11 @@ def test_there_are_loads_of_each_kind() -> None:
 
 @pytest.mark.parametrize("name", SLICE)
 def test_a_load_ends_in_a_clean_error(name: str) -> None:
-    """Where it ends is a matter of addresses and of threads' turns, too. How many of a thousand runs are not
-    clean is what `make clean-errors` tells; here a load has to fail three times to be a regression."""
+    """Where it ends is a matter of addresses and of threads' turns, too.
+
+    How many of a thousand runs are not clean is what `make clean-errors` tells; here a load has to
+    fail three times to be a regression.
+    """
     for _ in range(3):
         outcome = runner.run(runner.Job(name, seed=1), VERSION, TIMEOUT)
         if outcome.clean or runner.is_known(outcome):

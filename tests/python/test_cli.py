@@ -782,7 +782,8 @@ fill()
     most = 8 * 2**20 + reserve
     seen = zrun("--limit", "8MiB", "--reserve", reserve, "--stats", "--json", report, script)
     assert seen.status == LIMIT_STATUS, seen
-    assert "MemoryError" in seen.err or "LimitError" in seen.err  # CPython may have lost its traceback for want of room
+    # CPython may have lost its traceback for want of room
+    assert "MemoryError" in seen.err or "LimitError" in seen.err
     assert seen.err.count("zmalloc: stopped at the limit of 8.0 MiB") == 1
     assert seen.err.count("fragmentation") == 1
     content = json.loads(report.read_text())

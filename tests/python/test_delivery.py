@@ -30,7 +30,7 @@ def run_away() -> None:
         kept.append([0] * 10)
 
 
-# ---- the error ---------------------------------------------------------------------------------
+# ---- the error -----------------------------------------------------------------------------------
 
 
 def test_a_limit_error_is_a_memory_error_that_says_its_figures() -> None:
@@ -47,7 +47,8 @@ def test_a_limit_error_is_a_memory_error_that_says_its_figures() -> None:
     assert error.file == __file__[-256:]
     assert error.line == run_away.__code__.co_firstlineno + 3
     text = str(error)
-    for part in ("limit of ", " in use, ", f" requested at {__file__[-256:]}:{error.line}", "(hard"):
+    place = f" requested at {__file__[-256:]}:{error.line}"
+    for part in ("limit of ", " in use, ", place, "(hard"):
         assert part in text
     caught.value.__traceback__ = None
 
@@ -94,7 +95,7 @@ def test_below_the_limit_nothing_is_raised_or_collected() -> None:
     assert after.collections == before.collections
 
 
-# ---- who gets it -------------------------------------------------------------------------------
+# ---- who gets it ---------------------------------------------------------------------------------
 
 
 def test_the_nearest_handler_of_the_running_function_gets_it() -> None:
@@ -349,7 +350,7 @@ def test_callbacks_drop_caches_before_the_verdict() -> None:
     told.clear()
 
 
-# ---- recursion, threads, the end ---------------------------------------------------------------------
+# ---- recursion, threads, the end -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("room", [100_000, 1_000_003, 8_000_000])
@@ -387,7 +388,7 @@ def test_a_recursion_error_stays_one() -> None:
 
 
 def test_threads_that_start_at_the_cap_do_not_hang() -> None:
-    """Each starts somewhere else between the limit and what is refused; a thread may die of it, not hang."""
+    """Each starts somewhere else between limit and refusal; a thread may die of it, not hang."""
     snippet("""
         import sys, threading, zmalloc
         threading.excepthook = lambda args: None

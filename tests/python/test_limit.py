@@ -522,7 +522,8 @@ def test_the_environment_caps_a_process_for_good() -> None:
             pass
         else:
             raise AssertionError
-        assert zmalloc.stats().limit_hit and zmalloc.peak() <= 31 * 2**20 == zmalloc.stats().hard_limit
+        figures = zmalloc.stats()
+        assert figures.limit_hit and zmalloc.peak() <= 31 * 2**20 == figures.hard_limit
         """,
         env={"ZMALLOC_LIMIT": "30 MiB"},
     )
