@@ -136,8 +136,8 @@ class Stats(_Frozen):
     limit_errors: int  #: LimitErrors raised
     collections: int  #: garbage collections made before an error was raised, or not
     overhead_errors: int  #: LimitErrors raised because those had become most of the work
-    handler_repair: bool  #: whether this CPython is known: an error reaches the handler beside a loop
-    untracked: int  #: blocks that could not be counted because the system gave no room for the map
+    handler_repair: bool  #: whether an error reaches the handler beside a loop on this CPython
+    untracked: int  #: blocks not counted as the system gave no room for the map
     reinstalled: int  #: times another tool had taken the hooks out and they were put back
     held: int  #: bytes that the system has given: arenas, large blocks, frame chunks
     held_limit: int | None  #: the limit in force on held

@@ -21,6 +21,8 @@
 #include "relief.h"
 #include "where.h"
 
+#include <string.h>
+
 /* Every chunk that pymalloc asks for is of this size; a frame chunk can be, too. */
 #define ARENA_SIZE ((size_t)1 << 20)
 
@@ -519,6 +521,31 @@ static ZPORT_NOINLINE void lose_track(struct thread *t, enum domain d, size_t ol
     atomic_fetch_add_explicit(&hooks.untracked, 1, memory_order_relaxed);
 }
 
+/* See relief.h. What was charged for the block is given back; one that is uncounted, whose size is not known here, is
+ * moved by the allocator. */
+static ZPORT_NOINLINE void *resize_uncounted(struct thread *t, enum domain d, void *p, unsigned code, size_t old, size_t n)
+{
+    if (code == ZMAP_TAG) {
+        relief_note_free(); /* it is the same one */
+        zmap_clear(zmap_find(&hooks_map, p), code);
+        t->state += INNER;
+        void *q = hooks_original[d].realloc(hooks_original[d].ctx, p, n);
+        t->state -= INNER;
+        zmap_byte *at = zmap_reach(&hooks_map, q ? q : p);
+        if (at)
+            atomic_store_explicit(at, ZMAP_TAG, memory_order_release);
+        else
+            relief_note_free();
+        return q;
+    }
+    void *q = ask_uncounted(t, d, 1, n, false);
+    if (!q)
+        return NULL;
+    memcpy(q, p, old < n ? old : n);
+    release(d, p);
+    return q;
+}
+
 /* The first resize of a block from before the hooks charges it whole, also where it shrinks: list.pop() must
  * not fail for it as long as there is any room. */
 ZPORT_INLINE bool take_more(enum domain d, struct thread *t, size_t more, bool adopts)
@@ -537,7 +564,7 @@ ZPORT_INLINE void *resize_counted(struct thread *t, enum domain d, void *p, zmap
     const size_t old = zmap_size(at, code); /* 0 for a block from before the hooks: adopted whole */
     const size_t more = n > old ? n - old : 0;
     if (zport_unlikely(more && !take_more(d, t, more, code == 0 || code == ZMAP_TAG)))
-        return refuse(d, n);
+        return code && delivery_must_grant(d, n) ? resize_uncounted(t, d, p, code, old, n) : refuse(d, n);
     if (code)
         zmap_clear(at, code);
     void *q = ask_resize(t, d, p, code && code != ZMAP_TAG ? size_behind(old) : 0, n);

@@ -54,7 +54,7 @@ static bool is_among(const char *module, size_t length, const char *const *list,
 
 #define AMONG(module, length, list) is_among(module, length, list, sizeof list / sizeof *list)
 
-bool machinery_is(struct spot spot)
+static bool is_named(struct spot spot)
 {
     size_t length;
     for (bool more = spot.frame != NULL; more; more = frames_next(&spot)) {
@@ -74,4 +74,25 @@ bool machinery_is_threading(const struct spot *spot)
     size_t length;
     const char *module = spot->frame ? module_of(spot, &length) : NULL;
     return module && length == strlen("threading") && memcmp(module, "threading", length) == 0;
+}
+
+bool machinery_is_display(struct spot spot)
+{
+    static const char *const displays[] = {"_frozen_importlib", "importlib", "traceback"};
+    enum { DEEPEST = 100 }; /* such imports are not deeper, and nobody's recursion is to be walked at each request */
+    struct spot below = spot;
+    size_t length;
+    for (int depth = 0; frames_next(&below); depth++) {
+        if (depth == DEEPEST)
+            return false;
+        if (!machinery_is_threading(&below)) /* a thread's first frames, whose excepthook it may be */
+            spot = below;
+    }
+    const char *module = spot.frame ? module_of(&spot, &length) : NULL;
+    return module && AMONG(module, length, displays);
+}
+
+bool machinery_is(struct spot spot)
+{
+    return is_named(spot) || machinery_is_display(spot);
 }

@@ -25,6 +25,9 @@
 /* What is asked for so is small, and there are no more than so many such blocks at a time. */
 enum { LARGEST = 2048, LARGEST_CHUNK = 16 << 10, BLOCKS = 2048, CHUNKS = 64 };
 
+/* Showing an exception takes up to 3 MB, once. */
+enum { LARGEST_SHOWN = 512 << 10, BLOCKS_SHOWN = 50000 };
+
 static _Atomic int blocks, chunks;
 
 /* The instruction at which the exception is on its way. A thread is unwinding while an exception is set, and, when
@@ -129,9 +132,11 @@ bool relief_is_due(PyThreadState *state, size_t n)
     struct spot top;
     if (!is_main_interpreter(state))
         return false;
+    frames_top(state, &top);
+    if (n <= LARGEST_SHOWN && machinery_is_display(top))
+        return take_one(&blocks, BLOCKS_SHOWN);
     if (n > LARGEST)
         return is_table_growing(n) && take_block();
-    frames_top(state, &top);
     return (is_unwinding(state, n) || !top.frame || machinery_is_threading(&top)) && take_block();
 }
 
