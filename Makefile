@@ -20,8 +20,8 @@ SOURCES := zmalloc zaccount zmarks zsized zcore zmap zport zsize
 MODE    ?=
 OUT     ?= build/c/$(BACKEND)$(if $(MODE),-$(MODE))
 
-.PHONY: help demo test test-core test-python test-lua test-lua55 lint lib lua lua-all install install-lua \
-        uninstall uninstall-lua wheel sdist bench bench-lua clean
+.PHONY: help demo test test-core test-python test-neighbours clean-errors test-lua test-lua55 lint lib lua \
+        lua-all install install-lua uninstall uninstall-lua wheel sdist bench bench-lua clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -200,12 +200,47 @@ test-core: .need-test ## the tests of the C core
 	@tools/venv.sh $(PYTHON) $(VENV) test
 	@$(VENV)/bin/python -m pytest -q $(JOBS) tests/core
 
+# The first of them has numpy, pandas and IPython, too.
 test-python: .need-test ## the tests of the extension, on each Python
-	@set -e; for python in $$(tools/pythons.sh); do \
+	@set -e; first=yes; for python in $$(tools/pythons.sh); do \
 	    venv=build/venv/$$(echo $$python | tr / _); \
 	    echo "=== $$($$python --version) ($$python)"; \
 	    tools/venv.sh $$python $$venv test; \
+	    test -z "$$first" || tools/neighbours.sh $$venv; first=; \
 	    $$venv/bin/python -m pytest -q $(JOBS) tests/python; \
+	done
+
+# Each part runs, also after one has failed. ONLY='--only REGEX' and CAPS='--common N ...' make it shorter.
+CLEAN_ERRORS = $(VENV)/bin/python tests/python/clean_errors
+ONLY ?=
+CAPS ?=
+clean-errors: .need-test ## the acceptance harness of memory errors, all of it, on each Python: an hour or more
+	@tools/venv.sh $(PYTHON) $(VENV) test
+	@set -e; options=; for python in $$(tools/pythons.sh); do \
+	    venv=build/venv/$$(echo $$python | tr / _); \
+	    tools/venv.sh $$python $$venv test; \
+	    options="$$options --python $$venv/bin/python"; \
+	done; \
+	status=0; try() { echo "=== $$*"; $(CLEAN_ERRORS) "$$@" $$options || status=1; }; \
+	try run $(CAPS) $(ONLY); \
+	try matrix --times 5 $(ONLY); \
+	try matrix --tracer ctrace $(ONLY); \
+	try matrix --off repair $(ONLY); \
+	try checks $(ONLY); \
+	try run --common 3 --large 0 --worker 0 --off nothing --off reserve --off debt --off close --off repair $(ONLY); \
+	exit $$status
+
+NUMPYS := 1.22 1.26 2.2 newest
+test-neighbours: .need-test ## numpy (old and new), pandas, IPython and a Jupyter kernel, on each Python
+	@set -e; for python in $$(tools/pythons.sh); do \
+	    venv=build/venv/neighbours$$(echo $$python | tr / _); \
+	    tools/venv.sh $$python $$venv test; \
+	    for numpy in $(NUMPYS); do \
+	        tools/neighbours.sh $$venv $$numpy ipykernel || { test $$? = 3 && continue; exit 1; }; \
+	        echo "=== $$($$python --version), $$($$venv/bin/python -m pip list 2>/dev/null | \
+	            grep -E '^(numpy|pandas|ipython) ' | tr -s ' \n' ' ')"; \
+	        $$venv/bin/python -m pytest -q $(JOBS) tests/python/test_numpy.py tests/python/test_jupyter.py; \
+	    done; \
 	done
 
 test-lua: .need-test ## the tests of Lua: C hosts, zlua and the module, on each Lua

@@ -66,16 +66,29 @@ class BuildWithFlags(build_ext):
 CORE = ["zmalloc", "zaccount", "zmarks", "zsized", "zcore", "zmap", "zport", "zsize"]
 FRONT = [
     "accounts",
+    "arrays",
+    "asks",
+    "budgets",
+    "caps",
+    "delivery",
     "embed",
     "figures",
+    "frames",
+    "gauges",
     "hooks",
     "install",
+    "limit_error",
+    "machinery",
     "module",
+    "relief",
+    "repair",
     "runner",
     "scopes",
     "sizes",
     "threads",
+    "verdict",
     "where",
+    "with",
 ]
 
 if sys.platform == "win32":
@@ -92,28 +105,9 @@ setup(
             sources=[f"csrc/{name}.c" for name in CORE]
             + [f"zmalloc_py/_core/{name}.c" for name in FRONT],
             depends=[
-                "csrc/zaccount.h",
-                "csrc/zapi.h",
-                "csrc/zcore.h",
-                "csrc/zmalloc.h",
-                "csrc/zmap.h",
-                "csrc/zport.h",
-                "csrc/zsize.h",
-                *(
-                    f"zmalloc_py/_core/{name}.h"
-                    for name in (
-                        "accounts",
-                        "hooks",
-                        "hooks_inside",
-                        "runner",
-                        "scopes",
-                        "sizes",
-                        "threads",
-                        "where",
-                        "zmalloc_capi",
-                        "zmalloc_embed",
-                    )
-                ),
+                str(path)
+                for folder in ("csrc", "zmalloc_py/_core")
+                for path in Path(folder).glob("*.h")
             ],
             include_dirs=["csrc", "zmalloc_py/_core"],
             extra_compile_args=flags,

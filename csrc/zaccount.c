@@ -147,6 +147,50 @@ void zaccount_rearm(zaccount *a, size_t now)
         zaccount_raise(&a->rearm, mark);
 }
 
+static size_t quarters_above(const zaccount *a, unsigned quarters)
+{
+    const size_t limit = GET(a->limit), hard = GET(a->hard);
+    const size_t quarter = (hard > limit ? hard - limit : 0) / 4;
+    return quarters < 4 ? limit + quarters * quarter : hard > limit ? hard : limit;
+}
+
+bool zaccount_take_quarters(zaccount *a, size_t n, unsigned quarters)
+{
+    assert(!a->parent);
+    if (GET(a->failing) && is_injected(a)) {
+        zaccount_note_refusal(a, n);
+        return false;
+    }
+    size_t used = GET(a->used);
+    for (;;) {
+        const size_t most = quarters_above(a, quarters);
+        if (n > most || used > most - n) {
+            zaccount_note_refusal(a, n);
+            SET(a->hit, true);
+            return false;
+        }
+        if (!atomic_compare_exchange_weak(&a->used, &used, used + n))
+            continue;
+        if (zport_likely(used + n <= quarters_above(a, quarters)))
+            break;
+        used = atomic_fetch_sub(&a->used, n) - n; /* a mark came down: look again */
+    }
+    feel_pressure(a, used + n);
+    return true;
+}
+
+void zaccount_open_last_quarter(zaccount *a)
+{
+    const size_t limit = GET(a->limit);
+    if (GET(a->used) <= limit)
+        return;
+    SET(a->close, limit);
+    SET(a->open, true);
+    zaccount_raise(&a->rearm, limit);
+    if (GET(a->used) <= limit) /* it fell before rearm stood */
+        SET(a->open, false);
+}
+
 bool zaccount_take_beyond(zaccount *a, size_t n, size_t room)
 {
     size_t used = GET(a->used), most;

@@ -137,6 +137,7 @@ struct zaccount {
     _Alignas(64) _Atomic size_t limit; /* the smallest there is: the owner's, the guest's, a scope's */
     _Atomic size_t hard;
     _Atomic size_t mark; /* of on_pressure */
+    _Atomic size_t watch; /* a charge that ends above is looked at by whoever makes it, see zaccount_watch() */
     void (*_Atomic pressure)(zaccount *a, size_t used, void *ud);
     void *_Atomic pressure_ud;
     _Atomic unsigned changes; /* of the three above: odd while they do not belong together */
@@ -169,7 +170,7 @@ struct zaccount {
 #define ZACCOUNT_STATIC(title)                                                                   \
     {                                                                                            \
         .core = &zcore_self, .quick = &zaccount_is_shared, .name = title, .gate = SIZE_MAX, .limit = SIZE_MAX,                 \
-        .hard = SIZE_MAX, .mark = SIZE_MAX, .children = 1 /* itself: never freed */,             \
+        .hard = SIZE_MAX, .mark = SIZE_MAX, .watch = SIZE_MAX, .children = 1 /* itself: never freed */,             \
         .own_limit = SIZE_MAX, .own_hard = SIZE_MAX, .guest = {.limit = SIZE_MAX},               \
         .percent = 5, .strikes = 8                                                               \
     }
@@ -216,6 +217,16 @@ bool zaccount_climb(zaccount *a, size_t n, bool open, size_t *reserve);
  * until its use has fallen. */
 void zaccount_note_refusal(zaccount *a, size_t n);
 void zaccount_open_reserve(zaccount *a, size_t n, size_t reserve);
+
+/* For an owner who takes what passes the limit on credit and sees to it himself (an account without a parent).
+ * Takes n bytes as long as use ends at or below limit + `quarters` quarters of the reserve. The last quarter is
+ * for whoever cleans up after a refusal: it opens with one that came while use was above the limit, and closes as
+ * soon as use is at or below. False: refused, with its figures. */
+bool zaccount_take_quarters(zaccount *a, size_t n, unsigned quarters);
+void zaccount_open_last_quarter(zaccount *a);
+
+/* From now on zaccount_take_fast() is false for a charge that ends above `watch`, too. */
+void zaccount_watch(zaccount *a, size_t watch);
 
 /* Takes n bytes as long as use ends at most `room` above the hard limit. For whoever has to say that
  * the limit was hit. An account without a parent. */

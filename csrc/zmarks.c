@@ -52,7 +52,7 @@ void zaccount_unlock_marks(void)
  * one of the two looks sees it. */
 static void set_gate(zaccount *a)
 {
-    const size_t gate = smaller(GET(a->limit), GET(a->mark));
+    const size_t gate = smaller(smaller(GET(a->limit), GET(a->mark)), GET(a->watch));
     SET(a->gate, GET(a->failing) ? 0 : gate);
     if (GET(a->waiting))
         SET(a->gate, 0);
@@ -63,6 +63,14 @@ void zaccount_stop_waiting(zaccount *a)
     if (!zport_try_lock(&marks_lock))
         return;
     SET(a->waiting, 0);
+    set_gate(a);
+    zaccount_unlock_marks();
+}
+
+void zaccount_watch(zaccount *a, size_t watch)
+{
+    zaccount_lock_marks();
+    SET(a->watch, watch);
     set_gate(a);
     zaccount_unlock_marks();
 }

@@ -23,6 +23,7 @@
 #endif
 #if defined(__linux__)
 #include <link.h>
+#include <sys/syscall.h>
 #elif defined(__APPLE__)
 #include <mach-o/dyld.h>
 #include <mach/mach.h>
@@ -118,6 +119,17 @@ void zport_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(voi
 }
 
 #endif
+
+bool zport_is_main_thread(void)
+{
+#if defined(__linux__)
+    return syscall(SYS_gettid) == getpid();
+#elif defined(__APPLE__) || defined(__FreeBSD__)
+    return pthread_main_np() != 0;
+#else
+    return true;
+#endif
+}
 
 /* ---- small files, read without malloc or stdio --------------------------------------------- */
 

@@ -105,6 +105,9 @@ void zport_lock(zport_mutex *m);
 void zport_unlock(zport_mutex *m);
 bool zport_try_lock(zport_mutex *m); /* false: another has it, and nothing was waited for */
 
+/* Does the thread that called main(), or fork(), run this? True where the system does not tell. */
+bool zport_is_main_thread(void);
+
 /* The three handlers run around each fork() of this process, as pthread_atfork's do. */
 void zport_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
 

@@ -11,30 +11,29 @@ import zmalloc
 
 
 def run_capped(script, limit):
-    """Run the script with at most `limit` in use; True if it came to its end."""
+    """Run the script with at most `limit` in use; the error that stopped it, or None."""
     zmalloc.reset_peak()
     code = compile(Path(script).read_bytes(), script, "exec")
     try:
         with zmalloc.limit(limit):
             exec(code, {"__name__": "__main__"})
-    except MemoryError:
-        return False
-    return True
+    except MemoryError as error:
+        error.__traceback__ = None  # the script's frames, and all that they hold
+        return error
+    return None
 
 
 def main():
     script = sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).with_name("runaway.py"))
     limit = sys.argv[2] if len(sys.argv) > 2 else "64 MiB"
     before = zmalloc.used()
-    finished = run_capped(script, limit)
+    error = run_capped(script, limit)
     gc.collect()  # the script's globals are a cycle
     figures = zmalloc.stats()
-    place = figures.last_refused
     print(f"script           {Path(script).name}, limit {limit}")
-    print(f"ended            {'by itself' if finished else 'stopped by MemoryError'}")
-    if place and place.file:
-        where = f"{Path(place.file).name}:{place.line}"
-        print(f"last refused     {place.bytes:,} bytes at {where}")
+    print(f"ended            {f'stopped by {type(error).__name__}' if error else 'by itself'}")
+    if error:
+        print(f"                 {error}")
     print(f"used at most     {figures.peak:,} bytes")
     print(f"used before it   {before:,} bytes")
     print(f"used after it    {figures.used:,} bytes")

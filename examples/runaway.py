@@ -4,7 +4,7 @@ cache = {}
 
 
 def handle(number):
-    cache[number] = {"id": number, "body": "x" * 100, "tags": [number, number + 1]}
+    cache[number] = {"id": number, "body": str(number) * 200, "tags": [number, number + 1]}
 
 
 def main():

@@ -6,7 +6,7 @@ takes is counted::
     import zmalloc
 
     zmalloc.used()                      # bytes that Python holds now
-    with zmalloc.limit("64 MiB"):       # what would pass it is a MemoryError
+    with zmalloc.limit("64 MiB"):       # what passes it gets a LimitError, a MemoryError
         run_something()
     print(zmalloc.stats())
 
@@ -22,16 +22,25 @@ if "zmalloc._core" in sys.builtin_module_names:
 from zmalloc._core import (
     _C_API,
     Account,
+    Budget,
+    Exempt,
     Limit,
+    LimitError,
+    Pressure,
+    Track,
     _begin,
+    budget,
+    exempt,
     install,
     is_installed,
     limit,
     lua_allocator,
+    on_pressure,
     peak,
     reset_peak,
     rss,
     total,
+    track,
     used,
 )
 from zmalloc._figures import Audit, Domain, Refusal, Stats, audit, stats
@@ -41,22 +50,33 @@ __all__ = [
     "_C_API",
     "Account",
     "Audit",
+    "Budget",
     "Domain",
+    "Exempt",
     "Limit",
+    "LimitError",
+    "Pressure",
     "Refusal",
     "Stats",
+    "Track",
     "__version__",
     "audit",
+    "budget",
+    "exempt",
     "get_include",
     "install",
     "is_installed",
     "limit",
+    "load_ipython_extension",
     "lua_allocator",
+    "on_pressure",
     "peak",
     "reset_peak",
     "rss",
     "stats",
     "total",
+    "track",
+    "unload_ipython_extension",
     "used",
 ]
 
@@ -65,6 +85,20 @@ def get_include() -> str:
     """The folder with ``zmalloc_capi.h``, for extension modules that use ``zmalloc._C_API``, and
     ``zmalloc_embed.h``, for programs that have Python inside."""
     return __path__[0] + "/include"
+
+
+def load_ipython_extension(ipython: object) -> None:
+    """What ``%load_ext zmalloc`` calls: gives IPython and Jupyter ``%%memlimit SIZE`` for cells."""
+    from zmalloc import _jupyter
+
+    _jupyter.load(ipython)
+
+
+def unload_ipython_extension(ipython: object) -> None:
+    """What ``%unload_ext zmalloc`` calls."""
+    from zmalloc import _jupyter
+
+    _jupyter.unload(ipython)
 
 
 _begin()  # puts the hooks in, and obeys ZMALLOC_NO_INSTALL and ZMALLOC_LIMIT

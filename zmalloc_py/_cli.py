@@ -24,6 +24,9 @@ STATUS_USAGE = 2
 ROOM = 65_536  # what a program needs to start at all, and to end with a MemoryError
 
 
+USUAL_RESERVE = 1 << 20  # as limit()'s own
+
+
 class UsageError(Exception):
     """A wrong command line: shown in one line, and nothing is run."""
 
@@ -52,7 +55,7 @@ def parse(argv: Sequence[str]) -> Options:
             break
         if name == "--stats" and not given:
             options.stats = True
-        elif name in ("--limit", "--held", "--rlimit", "--json"):
+        elif name in ("--limit", "--reserve", "--held", "--rlimit", "--json"):
             if not given:
                 if not rest:
                     raise UsageError(f"{name} needs a value")
@@ -61,10 +64,14 @@ def parse(argv: Sequence[str]) -> Options:
                 if not value:
                     raise UsageError("--json needs the name of a file")
                 options.json = value
+            elif name == "--reserve" and value.strip() in ("0", "0 B", "0B"):
+                options.sizes["reserve"] = 0
             else:
                 options.sizes[name[2:]] = parse_size(name, value)
         else:
             raise UsageError(f"unknown option {name}")
+    if "reserve" in options.sizes and "limit" not in options.sizes:
+        raise UsageError("--reserve needs --limit")
     if not rest or not rest[0]:
         raise UsageError("there is nothing to run")
     if rest[0] in ("-m", "-c") and len(rest) < 2:
@@ -137,7 +144,11 @@ def seal_caps(sizes: dict[str, int]) -> None:
     limit = sizes.get("limit")
     in_force = _core.limit()
     if limit is not None:
-        _core.limit(limit if in_force is None else min(limit, in_force), held=held, seal=True)
+        reserve = sizes.get("reserve", USUAL_RESERVE)
+        most = limit
+        if in_force is not None:
+            most, reserve = min(limit, in_force), min(reserve, _core._figures()["reserve"])
+        _core.limit(most, reserve=reserve, held=held, seal=True)
     elif held is not None:
         _core.limit(held=held, seal=True)
 

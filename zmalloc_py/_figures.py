@@ -105,6 +105,10 @@ class Stats(_Frozen):
         "frees",
         "refusals",
         "last_refused",
+        "limit_errors",
+        "collections",
+        "overhead_errors",
+        "handler_repair",
         "untracked",
         "reinstalled",
         "held",
@@ -122,14 +126,18 @@ class Stats(_Frozen):
     total: int  #: bytes that all accounts of the process hold
     peak: int  #: the true maximum of used
     limit: int | None  #: the limit in force on used
-    hard_limit: int | None  #: what used never passes
+    hard_limit: int | None  #: what used never passes: limit + reserve
     reserve: int  #: hard_limit - limit
-    limit_hit: bool  #: a limit has refused something since the import
+    limit_hit: bool  #: a limit has refused something or raised an error since the import
     allocations: int  #: blocks taken; a realloc counts as neither allocation nor free
     frees: int  #: blocks given back
     refusals: int  #: requests refused by a limit
-    last_refused: Refusal | None  #: the last of them
-    untracked: int  #: blocks that could not be counted because the system gave no room for the map
+    last_refused: Refusal | None  #: the last of them, or what the last LimitError came for
+    limit_errors: int  #: LimitErrors raised
+    collections: int  #: garbage collections made before an error was raised, or not
+    overhead_errors: int  #: LimitErrors raised because those had become most of the work
+    handler_repair: bool  #: whether an error reaches the handler beside a loop on this CPython
+    untracked: int  #: blocks not counted as the system gave no room for the map
     reinstalled: int  #: times another tool had taken the hooks out and they were put back
     held: int  #: bytes that the system has given: arenas, large blocks, frame chunks
     held_limit: int | None  #: the limit in force on held
@@ -203,6 +211,8 @@ def _table(s: Stats) -> Iterator[str]:
         ("frees", f"{s.frees:,}"),
         ("refusals", f"{s.refusals:,}"),
         ("last refused", _refusal(s.last_refused)),
+        ("limit errors", f"{s.limit_errors:,}"),
+        ("collections", f"{s.collections:,}"),
         ("untracked", f"{s.untracked:,}"),
         ("reinstalled", f"{s.reinstalled:,}"),
         ("core", s.core),

@@ -6,9 +6,11 @@ HELP = f"""{USAGE}
 
 Runs a Python program with every byte counted. Options come before the program:
 
-  --limit SIZE   cap what the program may use; a request beyond it is a MemoryError.
+  --limit SIZE   cap what the program may use; beyond it is a LimitError, a MemoryError.
                  The cap stays for the life of the process. A program that dies of it
                  ends with exit status 53 and one line that says so.
+  --reserve SIZE what may be used beyond it for the error and its handlers: 1MiB
+                 unless told; 0 refuses at the limit itself
   --held SIZE    cap what the system gives for it: arenas, large blocks, frames
   --rlimit SIZE  let the kernel cap the process's data at its size now plus SIZE
   --stats        print a table of all figures to stderr at the end

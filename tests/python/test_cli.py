@@ -439,15 +439,33 @@ def test_a_runaway_is_stopped_and_one_line_says_so(size: str, tmp_path: Path) ->
     seen = zrun("--limit", size, script)
     assert seen.status == LIMIT_STATUS
     line = limit_line(seen)
-    assert "8.0 MiB" in line, "the cap"
-    assert "peak 7.9 MiB" in line
+    assert "the limit of 8.0 MiB (hard limit 9.0 MiB)" in line
+    assert "peak 8.0 MiB" in line
     assert "97.6 KiB" in line, "what was asked for last"
     assert f"{script}:6" in line
-    assert "1 request refused" in line
+    assert "1 error raised" in line
     traceback = seen.err[: seen.err.index("zmalloc:")]
     assert traceback.startswith('Traceback (most recent call last):\n  File "' + str(script))
-    assert traceback.endswith("MemoryError\n")
+    last = traceback.splitlines()[-1]
+    assert last.startswith("zmalloc.LimitError: sealed limit of 8.0 MiB: 8.0 MiB in use, 97.6 KiB")
+    assert f"{script}:6" in last
     assert "_cli" not in traceback
+
+
+def test_without_a_reserve_a_runaway_is_refused_at_the_limit_itself(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(RUNAWAY)
+    seen = zrun("--limit", "8MiB", "--reserve", "0", script)
+    assert seen.status == LIMIT_STATUS
+    line = limit_line(seen)
+    assert "limit of 8.0 MiB: peak 7.9 MiB, 1 request refused, the last one for 97.6 KiB" in line
+    assert "\nMemoryError\n" in seen.err
+
+
+def test_a_reserve_needs_a_limit(tmp_path: Path) -> None:
+    seen = zrun("--reserve", "1MiB", "-c", "print('run')")
+    assert (seen.status, seen.out) == (2, "")
+    assert "--reserve needs --limit" in seen.err
 
 
 @pytest.mark.parametrize("program", [("-m", "runaway"), ("-c", RUNAWAY)])
@@ -520,7 +538,7 @@ def test_the_line_and_the_figures_tell_the_same_request(tmp_path: Path) -> None:
     seen = zrun("--limit", "8MiB", "--json", report, script)
     assert seen.status == LIMIT_STATUS
     last = json.loads(report.read_text())["stats"]["last_refused"]["bytes"]
-    assert f"{last / 2**20:.2f}"[:-1] + " MiB" in limit_line(seen)
+    assert f"the last one for {last / 1024:.1f}"[:-2] in limit_line(seen)
 
 
 def test_the_cap_of_the_command_line_is_sealed(tmp_path: Path) -> None:
@@ -569,8 +587,8 @@ def test_the_environment_caps_a_script_and_its_status_stays_pythons(tmp_path: Pa
     script.write_text("import zmalloc\n" + RUNAWAY)
     seen = python(script, env={"ZMALLOC_LIMIT": "8MiB"})
     assert seen.status == 1
-    assert "MemoryError" in seen.err
-    assert "zmalloc:" not in seen.err
+    assert "zmalloc.LimitError: sealed limit of 8.0 MiB" in seen.err
+    assert "zmalloc: stopped" not in seen.err
 
 
 @pytest.mark.parametrize(
@@ -733,7 +751,8 @@ print("parent", file=sys.stderr)
 
 
 @pytest.mark.parametrize("where", ["globals", "the exception", "both", "builtins"])
-def test_the_report_works_with_nothing_left(where: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reserve", [0, 2**20])
+def test_the_report_works_with_nothing_left(reserve: int, where: str, tmp_path: Path) -> None:
     script, report = tmp_path / "script.py", tmp_path / "r.json"
     script.write_text(f"""
 import builtins, sys
@@ -760,17 +779,22 @@ def fill(at=0):
     raise error
 fill()
 """)
-    seen = zrun("--limit", "8MiB", "--stats", "--json", report, script)
+    most = 8 * 2**20 + reserve
+    seen = zrun("--limit", "8MiB", "--reserve", reserve, "--stats", "--json", report, script)
     assert seen.status == LIMIT_STATUS, seen
-    assert "MemoryError" in seen.err  # CPython may have lost its traceback for want of room
+    # CPython may have lost its traceback for want of room
+    assert "MemoryError" in seen.err or "LimitError" in seen.err
     assert seen.err.count("zmalloc: stopped at the limit of 8.0 MiB") == 1
     assert seen.err.count("fragmentation") == 1
     content = json.loads(report.read_text())
     assert content["status"] == LIMIT_STATUS
-    assert 8 * 2**20 - 1000 < content["stats"]["peak"] <= 8 * 2**20, "the report is not in the peak"
+    assert 8 * 2**20 - 1000 < content["stats"]["peak"] <= most, "the report is not in the peak"
 
 
-def test_the_report_works_when_an_exit_function_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reserve", [0, 2**20])
+def test_the_report_works_when_an_exit_function_leaves_nothing(
+    reserve: int, tmp_path: Path
+) -> None:
     script, report = tmp_path / "script.py", tmp_path / "r.json"
     script.write_text("""
 import atexit, sys
@@ -792,13 +816,13 @@ def fill():
     except MemoryError:
         pass
 """)
-    seen = zrun("--limit", "8MiB", "--stats", "--json", report, script)
+    seen = zrun("--limit", "8MiB", "--reserve", reserve, "--stats", "--json", report, script)
     assert seen.status == 0, seen
     assert seen.err.count("fragmentation") == 1
     content = json.loads(report.read_text())
-    peak = content["stats"]["peak"]
-    assert 8 * 2**20 - 2000 < peak <= 8 * 2**20, "the report is not in the peak"
-    assert content["stats"]["refusals"] >= 4
+    peak, most = content["stats"]["peak"], 8 * 2**20 + reserve
+    assert 8 * 2**20 - 2000 < peak <= most, "the report is not in the peak"
+    assert content["stats"]["limit_errors" if reserve else "refusals"] >= (1 if reserve else 4)
 
 
 # ---- what the runner itself holds ----------------------------------------------------------------

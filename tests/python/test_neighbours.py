@@ -124,7 +124,7 @@ def test_a_cap_holds_under_tracemalloc() -> None:
         + """
 tracemalloc.start(3)
 cap = zmalloc.used() + 3_000_000
-zmalloc.limit(cap)
+zmalloc.limit(cap, reserve=0)
 kept = []
 try:
     while True:
@@ -146,7 +146,7 @@ def test_dev_mode_counts_and_caps() -> None:
         """
 import zmalloc
 cap = zmalloc.used() + 2_000_000
-zmalloc.limit(cap)
+zmalloc.limit(cap, reserve=0)
 try:
     bytearray(5_000_000)
 except MemoryError:
@@ -485,7 +485,7 @@ assert neighbour.resize_all(100) == 0
 assert abs(zmalloc.used() - before - 3_000_000) < 1000, zmalloc.used() - before
 assert neighbour.resize_all(700) == 0
 assert abs(zmalloc.used() - before - 21_000_000) < 1000
-zmalloc.limit(zmalloc.used() + 100_000)
+zmalloc.limit(zmalloc.used() + 100_000, reserve=0)
 assert neighbour.resize_all(5000) >= 29_000
 assert neighbour.resize_all(10) == 0, "a shrink never fails"
 zmalloc.limit(None)

@@ -492,7 +492,7 @@ def test_all_interpreters_share_one_account_and_one_cap() -> None:
         INTERPRETERS
         + """
 cap = zmalloc.used() + 40_000_000
-zmalloc.limit(cap)
+zmalloc.limit(cap, reserve=0)
 in_new(f'''
 import zmalloc
 assert zmalloc.limit() == {cap}
@@ -603,7 +603,7 @@ for i in ids: run(i, "pass")
 threads = [threading.Thread(target=run, args=(i, code)) for i in ids]
 cap = zmalloc.used() + 20_000_000
 zmalloc.reset_peak()
-zmalloc.limit(cap)
+zmalloc.limit(cap, reserve=0)
 for t in threads: t.start()
 for t in threads: t.join()
 zmalloc.limit(None)

@@ -103,7 +103,7 @@ static PyObject *new_account(PyTypeObject *type, PyObject *name, PyObject *paren
     if (!self)
         return NULL;
     zaccount *above = parent ? account_of(parent) : NULL;
-    if (!above && scopes_sealed() != SIZE_MAX)
+    if (!above && scopes_sealed().limit != SIZE_MAX)
         above = &python_account;
     self->name = Py_NewRef(name);
     self->parent = Py_XNewRef(parent);
@@ -410,7 +410,7 @@ const char accounts_lua_allocator_doc[] =
 /* A seal on what Python holds says nothing about Lua: a state would be a way around it. */
 static int check_seal(void)
 {
-    if (scopes_sealed() != SIZE_MAX || scopes_held_sealed() == SIZE_MAX)
+    if (scopes_sealed().limit != SIZE_MAX || scopes_sealed().held == SIZE_MAX)
         return 0;
     PyErr_SetString(PyExc_PermissionError,
                     "a limit on held alone is sealed, and what Lua holds does not count into held: "
@@ -450,7 +450,7 @@ static int check_parent(PyObject *parent, PyTypeObject *type)
                      Py_TYPE(parent)->tp_name);
         return -1;
     }
-    if (scopes_sealed() == SIZE_MAX || is_below_python(account_of(parent)))
+    if (scopes_sealed().limit == SIZE_MAX || is_below_python(account_of(parent)))
         return 0;
     PyErr_Format(PyExc_PermissionError,
                  "parent=%R was made before the limit was sealed, which does not hold for it", parent);

@@ -14,8 +14,14 @@
  * `held` counts what the system gives. pymalloc's large blocks are RAW calls inside a MEM or OBJ call:
  * they are charged at the size that the outer call asked for, which is what the outer free will know. */
 #include "hooks.h"
+
+#include "delivery.h"
+#include "gauges.h"
 #include "hooks_inside.h"
+#include "relief.h"
 #include "where.h"
+
+#include <string.h>
 
 /* Every chunk that pymalloc asks for is of this size; a frame chunk can be, too. */
 #define ARENA_SIZE ((size_t)1 << 20)
@@ -45,17 +51,29 @@ static ZPORT_NOINLINE bool take_exempt(zaccount *a, size_t n)
     return is_capped(a) ? zaccount_take_beyond(a, n, exempt_room) : zaccount_take_alone(a, n);
 }
 
-ZPORT_INLINE bool take(zaccount *a, const struct thread *t, size_t n)
+/* What is held: no credit, no error but the refusal. */
+static bool take_held(const struct thread *t, size_t n)
 {
-    return zport_unlikely(t->state & EXEMPT) ? take_exempt(a, n) : zaccount_take_alone(a, n);
+    return t->state & EXEMPT ? take_exempt(&held_account, n) : zaccount_take_alone(&held_account, n);
+}
+
+static ZPORT_NOINLINE bool take_used_slow(struct thread *t, enum domain d, size_t n)
+{
+    return t->state & EXEMPT ? take_exempt(&python_account, n) : delivery_take(t, d, n);
+}
+
+ZPORT_INLINE bool take_used(struct thread *t, enum domain d, size_t n)
+{
+    return zport_likely(zaccount_take_fast(&python_account, n)) || take_used_slow(t, d, n);
 }
 
 static ZPORT_NOINLINE void *refuse(enum domain d, size_t n)
 {
-    const size_t hard = atomic_load(&python_account.hard);
-    const bool by_used = n > hard || zaccount_used(&python_account) > hard - n;
+    delivery_note_refused(d);
+    const size_t limit = atomic_load(&python_account.limit);
+    const bool by_used = n > limit || zaccount_used(&python_account) > limit - n;
     atomic_fetch_add_explicit(&hooks.refusals[d], 1, memory_order_relaxed);
-    where_note(n, by_used ? hard : atomic_load(&held_account.hard));
+    where_note(n, by_used ? limit : atomic_load(&held_account.limit));
     return NULL;
 }
 
@@ -63,12 +81,12 @@ static ZPORT_NOINLINE void *refuse(enum domain d, size_t n)
 ZPORT_INLINE bool hold(const struct thread *t, size_t n)
 {
     if (zport_unlikely(is_capped(&held_account)))
-        return take(&held_account, t, n);
+        return take_held(t, n);
     atomic_fetch_add(&held_account.used, n);
     if (zport_likely(!is_capped(&held_account)))
         return true;
     atomic_fetch_sub(&held_account.used, n); /* a cap came meanwhile */
-    return take(&held_account, t, n);
+    return take_held(t, n);
 }
 
 ZPORT_INLINE void unhold(size_t n)
@@ -77,9 +95,9 @@ ZPORT_INLINE void unhold(size_t n)
 }
 
 /* RAW blocks and chunks count in both accounts. */
-ZPORT_INLINE bool take_both(const struct thread *t, size_t n)
+ZPORT_INLINE bool take_both(struct thread *t, enum domain d, size_t n)
 {
-    if (zport_unlikely(!take(&python_account, t, n)))
+    if (zport_unlikely(!take_used(t, d, n)))
         return false;
     if (zport_likely(hold(t, n)))
         return true;
@@ -94,9 +112,9 @@ static void give_back_both(size_t n)
 }
 
 /* Which accounts a domain's blocks are charged to. d is a constant wherever this is inlined. */
-ZPORT_INLINE bool take_for(enum domain d, const struct thread *t, size_t n)
+ZPORT_INLINE bool take_for(enum domain d, struct thread *t, size_t n)
 {
-    return d == RAW || d == STACK ? take_both(t, n) : take(&python_account, t, n);
+    return d == RAW || d == STACK ? take_both(t, d, n) : take_used(t, d, n);
 }
 
 ZPORT_INLINE void give_back_for(enum domain d, size_t n)
@@ -105,6 +123,38 @@ ZPORT_INLINE void give_back_for(enum domain d, size_t n)
         give_back_both(n);
     else
         zaccount_give_back(&python_account, n);
+}
+
+/* The same for a thread that may have scopes of its own. */
+static ZPORT_NOINLINE bool take_measured(enum domain d, struct thread *t, size_t n)
+{
+    if (!take_for(d, t, n))
+        return false;
+    if (!gauges_take(t, n, t->state & (LENIENT | EXEMPT | ADOPTING) || d == STACK ? 4 : 3)) {
+        give_back_for(d, n);
+        return false;
+    }
+    delivery_note_gauges(t, d, n);
+    return true;
+}
+
+ZPORT_INLINE bool take_slowly(enum domain d, struct thread *t, size_t n)
+{
+    return zport_unlikely(t->state & MEASURED) ? take_measured(d, t, n) : take_for(d, t, n);
+}
+
+static ZPORT_NOINLINE void give_back_measured(enum domain d, struct thread *t, size_t n)
+{
+    give_back_for(d, n);
+    gauges_give_back(t, n);
+}
+
+ZPORT_INLINE void give_back_slowly(enum domain d, struct thread *t, size_t n)
+{
+    if (zport_unlikely(t->state & MEASURED))
+        give_back_measured(d, t, n);
+    else
+        give_back_for(d, n);
 }
 
 ZPORT_INLINE void drop_for(enum domain d, size_t n)
@@ -220,10 +270,24 @@ ZPORT_INLINE void *ask(enum domain d, size_t count, size_t size, bool zeroed)
     return zeroed ? a->calloc(a->ctx, count, size) : a->malloc(a->ctx, size);
 }
 
-/* The map had no room. Under a cap a block that nobody counts must not exist. */
-static ZPORT_NOINLINE void *leave_unmarked(enum domain d, void *p, size_t n)
+/* See relief.h. The mark says that nothing is charged. */
+static ZPORT_NOINLINE void *ask_uncounted(struct thread *t, enum domain d, size_t count, size_t size, bool zeroed)
 {
-    give_back_for(d, n);
+    t->state += INNER;
+    void *p = ask(d, count, size, zeroed);
+    t->state -= INNER;
+    zmap_byte *at = p ? zmap_reach(&hooks_map, p) : NULL;
+    if (at)
+        atomic_store_explicit(at, ZMAP_TAG, memory_order_release);
+    else
+        relief_note_free();
+    return p;
+}
+
+/* The map had no room. Under a cap a block that nobody counts must not exist. */
+static ZPORT_NOINLINE void *leave_unmarked(struct thread *t, enum domain d, void *p, size_t n)
+{
+    give_back_slowly(d, t, n);
     if (is_capped(&python_account) || is_capped(&held_account)) {
         hooks_original[d].free(hooks_original[d].ctx, p);
         return refuse(d, n);
@@ -237,22 +301,24 @@ ZPORT_INLINE void *allocate_counted(struct thread *t, enum domain d, size_t coun
                                     bool zeroed, bool is_fast)
 {
     const size_t n = zeroed ? count * size : size;
-    if (zport_unlikely(!take_for(d, t, n)))
-        return refuse(d, n);
-    const unsigned state = is_fast ? 0 : t->state;
+    if (zport_unlikely(!(is_fast ? take_for(d, t, n) : take_slowly(d, t, n))))
+        return delivery_must_grant(d, n) ? ask_uncounted(t, d, count, size, zeroed) : refuse(d, n);
+
     if (d != RAW)
         t->size = n;
-    t->state = state + (d == RAW ? INNER : OUTER);
+    t->state += d == RAW ? INNER : OUTER;
     void *p = ask(d, count, size, zeroed);
-    t->state = state;
+    t->state -= d == RAW ? INNER : OUTER;
     if (zport_unlikely(!p)) {
         if (d != RAW && t->raw)
             disown_raw(t);
-        give_back_for(d, n);
+        give_back_slowly(d, t, n);
         return NULL;
     }
     if (zport_unlikely(!mark_result(t, d, p, n)))
-        return leave_unmarked(d, p, n);
+        return leave_unmarked(t, d, p, n);
+    if (!is_fast && zport_unlikely(t->state & MEASURED))
+        gauges_count(t, 1, 0);
     count_used(t, d, (int64_t)n);
     count_up(&t->count[d].allocations, 1);
     return p;
@@ -283,10 +349,17 @@ static bool is_probed(struct thread *t, enum domain d)
 
 /* A new interpreter may get a GIL of its own from 3.12 on. It is made by one large calloc in RAW, with the
  * GIL held that there is till then. A false alarm costs a little time, nothing else. */
+void hooks_have_many_gils(bool many)
+{
+    if (many != hooks.many_gils)
+        atomic_fetch_add(&hooks.looks_at_thread, many ? 1 : -1);
+    hooks.many_gils = many;
+}
+
 static void note_interpreter(enum domain d, size_t n)
 {
     if (PY_VERSION_HEX >= 0x030c0000 && d == RAW && n >= 65536)
-        hooks.many_gils = true;
+        hooks_have_many_gils(true);
 }
 
 static ZPORT_NOINLINE void *allocate_slow(enum domain d, size_t count, size_t size, bool zeroed)
@@ -298,6 +371,8 @@ static ZPORT_NOINLINE void *allocate_slow(enum domain d, size_t count, size_t si
         return ask(d, count, size, zeroed);
     if (t->state & WAITING)
         return d == RAW ? allocate_for_outer(t, count, size, zeroed) : ask(d, count, size, zeroed);
+    if (d != RAW && (t->state & (ASKED | CROSSED)))
+        delivery_notice(t, zeroed ? count * size : size);
     void *p = allocate_counted(t, d, count, size, zeroed, false);
     if (t->state & GONE)
         thread_fold(t);
@@ -337,6 +412,10 @@ ZPORT_INLINE void release_marked(struct thread *t, enum domain d, void *p, zmap_
     const size_t n = zmap_size(at, code);
     zmap_clear(at, code);
     drop_for(d, n);
+    if (zport_unlikely(t->state & MEASURED)) {
+        gauges_drop(t, n);
+        gauges_count(t, 0, 1);
+    }
     count_used(t, d, -(int64_t)n);
     count_up(&t->count[d].frees, 1);
     if (d == RAW || zport_likely(code != ZMAP_LONG)) {
@@ -359,6 +438,12 @@ static ZPORT_OUTLINE void release_other(enum domain d, void *p, zmap_byte *at, u
     }
     if (zport_unlikely(t->state & UNLISTED))
         thread_join(t);
+    if (zport_unlikely(code == ZMAP_TAG)) {
+        zmap_clear(at, code);
+        relief_note_free();
+        pass_free(d, p);
+        return;
+    }
     release_marked(t, d, p, at, code);
     if (zport_unlikely(t->state & GONE))
         thread_fold(t);
@@ -379,7 +464,7 @@ ZPORT_INLINE void release(enum domain d, void *p)
 {
     zmap_byte *at = zmap_find(&hooks_map, p);
     const unsigned code = zmap_code(at);
-    if (d != RAW && zport_likely(code - 1 <= ZMAP_SMALL_MAX && !hooks.many_gils))
+    if (d != RAW && zport_likely(code - 1 <= ZMAP_SMALL_MAX && !ZACCOUNT_HINT(hooks.looks_at_thread)))
         release_small(d, p, at, code - 1);
     else
         release_other(d, p, at, code);
@@ -436,32 +521,76 @@ static ZPORT_NOINLINE void lose_track(struct thread *t, enum domain d, size_t ol
     atomic_fetch_add_explicit(&hooks.untracked, 1, memory_order_relaxed);
 }
 
+/* See relief.h. What was charged for the block is given back; one that is uncounted, whose size is not known here, is
+ * moved by the allocator. */
+static ZPORT_NOINLINE void *resize_uncounted(struct thread *t, enum domain d, void *p, unsigned code, size_t old, size_t n)
+{
+    if (code == ZMAP_TAG) {
+        relief_note_free(); /* it is the same one */
+        zmap_clear(zmap_find(&hooks_map, p), code);
+        t->state += INNER;
+        void *q = hooks_original[d].realloc(hooks_original[d].ctx, p, n);
+        t->state -= INNER;
+        zmap_byte *at = zmap_reach(&hooks_map, q ? q : p);
+        if (at)
+            atomic_store_explicit(at, ZMAP_TAG, memory_order_release);
+        else
+            relief_note_free();
+        return q;
+    }
+    void *q = ask_uncounted(t, d, 1, n, false);
+    if (!q)
+        return NULL;
+    memcpy(q, p, old < n ? old : n);
+    release(d, p);
+    return q;
+}
+
+/* The first resize of a block from before the hooks charges it whole, also where it shrinks: list.pop() must
+ * not fail for it as long as there is any room. */
+ZPORT_INLINE bool take_more(enum domain d, struct thread *t, size_t more, bool adopts)
+{
+    if (zport_likely(!adopts))
+        return take_slowly(d, t, more);
+    t->state |= ADOPTING;
+    const bool taken = take_slowly(d, t, more);
+    t->state &= ~(unsigned)ADOPTING;
+    return taken;
+}
+
 ZPORT_INLINE void *resize_counted(struct thread *t, enum domain d, void *p, zmap_byte *at,
                                   unsigned code, size_t n)
 {
     const size_t old = zmap_size(at, code); /* 0 for a block from before the hooks: adopted whole */
     const size_t more = n > old ? n - old : 0;
-    if (zport_unlikely(more && !take_for(d, t, more)))
-        return refuse(d, n);
+    if (zport_unlikely(more && !take_more(d, t, more, code == 0 || code == ZMAP_TAG)))
+        return code && delivery_must_grant(d, n) ? resize_uncounted(t, d, p, code, old, n) : refuse(d, n);
     if (code)
         zmap_clear(at, code);
-    void *q = ask_resize(t, d, p, code ? size_behind(old) : 0, n);
+    void *q = ask_resize(t, d, p, code && code != ZMAP_TAG ? size_behind(old) : 0, n);
     if (zport_unlikely(!q)) {
         if (code == ZMAP_LONG)
             zmap_set_long(at, old, code);
+        else if (code == ZMAP_TAG)
+            atomic_store_explicit(at, ZMAP_TAG, memory_order_release);
         else if (code)
             zmap_set(at, old);
         if (more)
-            give_back_for(d, more);
+            give_back_slowly(d, t, more);
         return NULL;
     }
-    count_up(&t->count[d].allocations, code == 0);
+    if (zport_unlikely(code == ZMAP_TAG))
+        relief_note_free();
+    count_up(&t->count[d].allocations, code == 0 || code == ZMAP_TAG);
     if (zport_unlikely(!mark_result(t, d, q, n))) {
         lose_track(t, d, old, old + more);
         return q;
     }
-    if (n < old)
+    if (n < old) {
         drop_for(d, old - n);
+        if (zport_unlikely(t->state & MEASURED))
+            gauges_drop(t, old - n);
+    }
     count_used(t, d, (int64_t)n - (int64_t)old);
     return q;
 }
@@ -476,6 +605,8 @@ static ZPORT_NOINLINE void *resize_slow(enum domain d, void *p, size_t n)
     if (is_probed(t, d) || ((t->state & WAITING) && code == 0))
         return d == RAW ? resize_for_outer(t, p, n)
                         : hooks_original[d].realloc(hooks_original[d].ctx, p, n);
+    if (d != RAW && !(t->state & WAITING) && (t->state & (ASKED | CROSSED)))
+        delivery_notice(t, n);
     /* A marked block, even below another call: its mark has to move with it. */
     const size_t size = t->size, old_held = t->old_held;
     void *const raw = t->raw;
@@ -500,6 +631,131 @@ ZPORT_INLINE void *resize(enum domain d, void *p, size_t n)
         return resize_slow(d, p, n);
     zmap_byte *at = zmap_find(&hooks_map, p);
     return resize_counted(t, d, p, at, zmap_code(at), n);
+}
+
+/* ---- blocks of other allocators ------------------------------------------------------------- */
+
+static struct thread *joined_thread(void)
+{
+    struct thread *t = thread_self();
+    if (t->state & UNLISTED)
+        thread_join(t);
+    return t;
+}
+
+/* A thread's counts after a call: bytes, blocks taken and given back. */
+static void outside_count(struct thread *t, int64_t used, int taken, int freed)
+{
+    if (t->state & MEASURED)
+        gauges_count(t, taken, freed);
+    count_used(t, RAW, used);
+    count_up(&t->count[RAW].allocations, taken);
+    count_up(&t->count[RAW].frees, freed);
+    if (t->state & GONE)
+        thread_fold(t);
+}
+
+static void outside_drop(struct thread *t, size_t n)
+{
+    drop_for(RAW, n);
+    if (t->state & MEASURED)
+        gauges_drop(t, n);
+}
+
+static void *outside_ask(const struct outside *from, void *ctx, size_t count, size_t size, bool zeroed)
+{
+    return zeroed ? from->calloc(ctx, count, size) : from->malloc(ctx, size);
+}
+
+/* See leave_unmarked(). */
+static void *outside_unmarked(struct thread *t, const struct outside *from, void *ctx, void *p, size_t n)
+{
+    give_back_slowly(RAW, t, n);
+    if (is_capped(&python_account) || is_capped(&held_account)) {
+        from->free(ctx, p, n);
+        return refuse(RAW, n);
+    }
+    atomic_fetch_add_explicit(&hooks.untracked, 1, memory_order_relaxed);
+    return p;
+}
+
+void *hooks_outside_allocate(const struct outside *from, void *ctx, size_t count, size_t size,
+                             bool zeroed)
+{
+    size_t n;
+    if (!zport_mul(count, size, &n))
+        return NULL;
+    struct thread *t = joined_thread();
+    if (t->state & (WAITING | PROBING)) /* below a call that counts */
+        return outside_ask(from, ctx, count, size, zeroed);
+    if (!take_slowly(RAW, t, n))
+        return refuse(RAW, n);
+    t->state += INNER;
+    void *p = outside_ask(from, ctx, count, size, zeroed);
+    t->state -= INNER;
+    if (!p) {
+        give_back_slowly(RAW, t, n);
+        return NULL;
+    }
+    if (!mark(t, RAW, p, n))
+        return outside_unmarked(t, from, ctx, p, n);
+    outside_count(t, (int64_t)n, 1, 0);
+    return p;
+}
+
+void hooks_outside_release(const struct outside *from, void *ctx, void *p, size_t n)
+{
+    zmap_byte *at = zmap_find(&hooks_map, p);
+    const unsigned code = zmap_code(at);
+    if (code) {
+        struct thread *t = joined_thread();
+        const size_t size = zmap_size(at, code);
+        zmap_clear(at, code);
+        outside_drop(t, size);
+        outside_count(t, -(int64_t)size, 0, 1);
+    }
+    from->free(ctx, p, n);
+}
+
+/* at, code: the block's mark, none if it is from before the hooks. It is adopted whole then. */
+static void *outside_resize(struct thread *t, const struct outside *from, void *ctx, void *p,
+                            zmap_byte *at, unsigned code, size_t n)
+{
+    const size_t old = zmap_size(at, code), more = n > old ? n - old : 0;
+    if (more && !take_more(RAW, t, more, code == 0))
+        return refuse(RAW, n);
+    if (code)
+        zmap_clear(at, code);
+    t->state += INNER;
+    void *q = from->realloc(ctx, p, n);
+    t->state -= INNER;
+    if (!q) {
+        if (code)
+            zmap_set(at, old);
+        if (more)
+            give_back_slowly(RAW, t, more);
+        return NULL;
+    }
+    if (!mark(t, RAW, q, n)) {
+        lose_track(t, RAW, old, old + more);
+        return q;
+    }
+    if (n < old)
+        outside_drop(t, old - n);
+    outside_count(t, (int64_t)n - (int64_t)old, code == 0, 0);
+    return q;
+}
+
+void *hooks_outside_resize(const struct outside *from, void *ctx, void *p, size_t n)
+{
+    if (!p)
+        return hooks_outside_allocate(from, ctx, 1, n, false);
+    struct thread *t = joined_thread();
+    zmap_byte *at = zmap_find(&hooks_map, p);
+    const unsigned code = zmap_code(at);
+    if ((t->state & PROBING) || ((t->state & WAITING) && code == 0))
+        return from->realloc(ctx, p, n);
+    return outside_resize(t, from, ctx, p, at, code, n);
 }
 
 /* ---- the functions that CPython calls ------------------------------------------------------- */
@@ -579,19 +835,31 @@ static void *allocate_arena(struct thread *t, size_t n)
     return p;
 }
 
+static ZPORT_NOINLINE void *get_uncounted_chunk(size_t n)
+{
+    void *p = hooks_original_arena.alloc(hooks_original_arena.ctx, n);
+    zmap_byte *at = p ? zmap_reach(&hooks_map, p) : NULL;
+    if (at)
+        zmap_set_long(at, 0, ZMAP_SPAN);
+    else
+        relief_note_chunk_free();
+    return p;
+}
+
 static void *allocate_chunk(struct thread *t, size_t n)
 {
-    if (!take_both(t, n))
-        return refuse(STACK, n);
+    if (!take_slowly(STACK, t, n))
+        return delivery_must_grant(STACK, n) ? get_uncounted_chunk(n) : refuse(STACK, n);
     t->state += INNER;
     void *p = hooks_original_arena.alloc(hooks_original_arena.ctx, n);
     t->state -= INNER;
     zmap_byte *at = p ? zmap_reach(&hooks_map, p) : NULL;
     if (!at) {
-        give_back_both(n);
+        give_back_slowly(STACK, t, n);
         return p;
     }
     zmap_set_long(at, n, ZMAP_SPAN);
+    delivery_note_chunk(t, (int64_t)n);
     count_used(t, STACK, (int64_t)n);
     count_up(&t->count[STACK].allocations, 1);
     return p;
@@ -620,7 +888,12 @@ static void arena_free(void *ctx, void *p, size_t n)
     } else if (code == ZMAP_SPAN) {
         const size_t size = zmap_size(at, code);
         zmap_clear(at, code);
+        if (size == 0)
+            relief_note_chunk_free();
         drop_for(STACK, size);
+        if (t->state & MEASURED)
+            gauges_drop(t, size);
+        delivery_note_chunk(t, -(int64_t)size);
         count_used(t, STACK, -(int64_t)size);
         count_up(&t->count[STACK].frees, 1);
         if (t->state & GONE)

@@ -21,6 +21,7 @@ struct hook_state {
     bool installed;
     bool held_is_used;
     bool many_gils; /* an interpreter has, or may have, a GIL of its own: see note_interpreter() */
+    _Atomic int looks_at_thread; /* reasons why free cannot go by the map alone */
     void *chunk_caller; /* where frame chunks are asked for from */
     _Atomic uint64_t refusals[DOMAINS];
     _Atomic uint64_t untracked;
@@ -34,6 +35,25 @@ ZPORT_INLINE bool is_capped(const zaccount *a)
 {
     return atomic_load_explicit(&a->limit, memory_order_relaxed) != ZACCOUNT_UNLIMITED;
 }
+
+void hooks_have_many_gils(bool many);
+
+/* An allocator beside CPython's whose blocks count like those of RAW. Its free is told a size, and the map goes
+ * by its own. The ctx is the caller's, handed on. With the GIL or without it. */
+struct outside {
+    void *(*malloc)(void *ctx, size_t n);
+    void *(*calloc)(void *ctx, size_t count, size_t size);
+    void *(*realloc)(void *ctx, void *p, size_t n);
+    void (*free)(void *ctx, void *p, size_t n);
+};
+void *hooks_outside_allocate(const struct outside *from, void *ctx, size_t count, size_t size,
+                             bool zeroed);
+void *hooks_outside_resize(const struct outside *from, void *ctx, void *p, size_t n);
+void hooks_outside_release(const struct outside *from, void *ctx, void *p, size_t n);
+
+/* Which domains' hooks this thread reaches between the two, as bits. They count nothing then. */
+void hooks_probe_begin(void);
+unsigned hooks_probe_end(void);
 
 /* The sums of all threads by domain; OBJ is what the account holds beyond the others. */
 void figures_sum(struct sums out[DOMAINS]);

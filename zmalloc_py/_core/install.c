@@ -6,6 +6,10 @@
 #define PY_SSIZE_T_CLEAN
 #include "hooks.h"
 #include "hooks_inside.h"
+#include "asks.h"
+#include "delivery.h"
+#include "gauges.h"
+#include "repair.h"
 
 #include <string.h>
 
@@ -14,23 +18,35 @@ static const PyMemAllocatorDomain py_domain[3] = {PYMEM_DOMAIN_RAW, PYMEM_DOMAIN
 
 /* ---- probing and installing ----------------------------------------------------------------- */
 
-/* Which domains' hooks a small (or large) request in domain d reaches. */
-static unsigned probe(enum domain d, size_t n)
+void hooks_probe_begin(void)
 {
     struct thread *t = thread_self();
     if (t->state & UNLISTED)
         thread_join(t);
     t->state |= PROBING;
     t->seen = 0;
-    void *p = d == RAW ? PyMem_RawMalloc(n) : d == MEM ? PyMem_Malloc(n) : PyObject_Malloc(n);
+}
+
+unsigned hooks_probe_end(void)
+{
+    struct thread *t = thread_self();
     t->state &= ~(unsigned)PROBING;
+    return t->seen;
+}
+
+/* Which domains' hooks a small (or large) request in domain d reaches. */
+static unsigned probe(enum domain d, size_t n)
+{
+    hooks_probe_begin();
+    void *p = d == RAW ? PyMem_RawMalloc(n) : d == MEM ? PyMem_Malloc(n) : PyObject_Malloc(n);
+    const unsigned seen = hooks_probe_end();
     if (d == RAW)
         PyMem_RawFree(p);
     else if (d == MEM)
         PyMem_Free(p);
     else
         PyObject_Free(p);
-    return t->seen;
+    return seen;
 }
 
 static bool is_reached(enum domain d)
@@ -150,7 +166,7 @@ static int install(void)
     if (again)
         begin_anew();
     hooks.installed = true;
-    hooks.many_gils |= PY_VERSION_HEX >= 0x030c0000 && are_many_interpreters();
+    hooks_have_many_gils(hooks.many_gils || (PY_VERSION_HEX >= 0x030c0000 && are_many_interpreters()));
     find_out_about_held();
     const int failed = traced == Py_None ? 0 : restart_tracemalloc(traced);
     Py_DECREF(traced);
@@ -174,7 +190,7 @@ void hooks_install_early(void)
 static void settle_early(void)
 {
     is_early = false;
-    hooks.many_gils = PY_VERSION_HEX >= 0x030c0000 && are_many_interpreters();
+    hooks_have_many_gils(PY_VERSION_HEX >= 0x030c0000 && are_many_interpreters());
     find_out_about_held();
 }
 
@@ -206,13 +222,22 @@ static void nothing(void)
 {
 }
 
-static void free_install_lock(void)
+static void in_child(void)
 {
+    asks_forked();
     install_lock = (zport_mutex)ZPORT_MUTEX_INIT;
     atomic_store(&installer, NULL);
 }
 
 /* ---- once --------------------------------------------------------------------------------- */
+
+static void thread_ended(struct thread *t)
+{
+    asks_thread_ended(t);
+    gauges_thread_ended(t);
+    repair_thread_ended(t);
+    delivery_note_chunk(t, -(int64_t)t->stack);
+}
 
 void hooks_init(void)
 {
@@ -220,6 +245,6 @@ void hooks_init(void)
     if (atomic_flag_test_and_set(&done))
         return;
     zaccount_enlist(&python_account);
-    threads_init(figures_recount);
-    zport_atfork(nothing, nothing, free_install_lock);
+    threads_init(figures_recount, thread_ended);
+    zport_atfork(nothing, nothing, in_child);
 }

@@ -3,29 +3,58 @@
 #include <Python.h>
 
 #include "accounts.h"
+#include "arrays.h"
+#include "budgets.h"
+#include "delivery.h"
 #include "hooks.h"
+#include "limit_error.h"
+#include "caps.h"
+#include "repair.h"
 #include "runner.h"
 #include "scopes.h"
 #include "sizes.h"
+#include "verdict.h"
 #include "where.h"
 #include "zmalloc.h"
 #include "zmalloc_capi.h"
 #include "zmalloc_embed.h"
 #include "zsize.h"
 
+/* Each interpreter's module has types of its own. */
 struct state {
-    struct scope_types types;
-    PyTypeObject *account;
+    struct with_types with;
+    struct budget_types budgets;
+    PyTypeObject *limit, *limit_error, *account;
 };
 
-const struct scope_types *scope_types(PyObject *module)
+static struct state *state_of(PyObject *module)
 {
-    return &((struct state *)PyModule_GetState(module))->types;
+    return PyModule_GetState(module);
+}
+
+const struct with_types *with_types_of(PyObject *module)
+{
+    return &state_of(module)->with;
+}
+
+const struct budget_types *budgets_types(PyObject *module)
+{
+    return &state_of(module)->budgets;
+}
+
+PyTypeObject *caps_type(PyObject *module)
+{
+    return state_of(module)->limit;
+}
+
+PyTypeObject *limit_error_type(PyObject *module)
+{
+    return state_of(module)->limit_error;
 }
 
 PyTypeObject *account_type(PyObject *module)
 {
-    return ((struct state *)PyModule_GetState(module))->account;
+    return state_of(module)->account;
 }
 
 /* ---- figures ------------------------------------------------------------------------------- */
@@ -78,9 +107,10 @@ static bool put(PyObject *dict, const char *name, PyObject *value)
     return done;
 }
 
-static PyObject *limit_or_none(size_t n)
+/* Does an error reach the handler beside a loop? By the repair, or because this version needs none. */
+static bool is_handler_found(void)
 {
-    return n == ZACCOUNT_UNLIMITED ? Py_NewRef(Py_None) : PyLong_FromSize_t(n);
+    return FRAMES_ARE_KNOWN && (!REPAIR_IS_NEEDED || repair_is_allowed);
 }
 
 static PyObject *domain_figures(const struct hook_figures *f, enum domain d)
@@ -102,7 +132,8 @@ static PyObject *core_name(void)
 struct snapshot {
     struct zaccount_figures python, held;
     struct hook_figures hooks;
-    size_t total, rss, limit, held_limit;
+    size_t total, rss;
+    struct scope_marks marks;
 };
 
 static void take_snapshot(struct snapshot *s)
@@ -113,8 +144,7 @@ static void take_snapshot(struct snapshot *s)
     hooks_figures(&s->hooks);
     s->total = zmalloc_total();
     s->rss = zmalloc_get_rss();
-    s->limit = scopes_in_force();
-    s->held_limit = scopes_held_in_force();
+    s->marks = scopes_in_force();
     if (hooks_held_is_used())
         s->held.used = s->python.used;
 }
@@ -131,23 +161,27 @@ static bool put_figures(PyObject *dict, const struct snapshot *s)
         if (!put(dict, names[d], domain_figures(&s->hooks, (enum domain)d)))
             return false;
     }
-    const size_t hard = s->python.hard_limit;
-    const size_t reserve = hard == ZACCOUNT_UNLIMITED ? 0 : hard - s->python.limit;
+    const size_t limit = s->marks.limit, hard = s->marks.hard;
+    const size_t reserve = hard == SIZE_MAX ? 0 : hard - limit;
     return put(dict, "used", PyLong_FromSize_t(s->python.used)) &&
            put(dict, "total", PyLong_FromSize_t(s->total)) &&
            put(dict, "peak", PyLong_FromSize_t(s->python.peak)) &&
-           put(dict, "limit", limit_or_none(s->limit)) &&
-           put(dict, "hard_limit", limit_or_none(hard)) &&
+           put(dict, "limit", caps_size_or_none(limit)) &&
+           put(dict, "hard_limit", caps_size_or_none(hard)) &&
            put(dict, "reserve", PyLong_FromSize_t(reserve)) &&
            put(dict, "limit_hit", PyBool_FromLong(s->python.limit_hit || s->held.limit_hit)) &&
            put(dict, "allocations", PyLong_FromLongLong(allocations)) &&
            put(dict, "frees", PyLong_FromLongLong(frees)) &&
            put(dict, "refusals", PyLong_FromUnsignedLongLong(refusals)) &&
            put(dict, "last_refused", where_last()) &&
+           put(dict, "limit_errors", PyLong_FromUnsignedLongLong(verdict_figures.errors)) &&
+           put(dict, "collections", PyLong_FromUnsignedLongLong(verdict_figures.collections)) &&
+           put(dict, "overhead_errors", PyLong_FromUnsignedLongLong(verdict_figures.overhead)) &&
+           put(dict, "handler_repair", PyBool_FromLong(is_handler_found())) &&
            put(dict, "untracked", PyLong_FromUnsignedLongLong(s->hooks.untracked)) &&
            put(dict, "reinstalled", PyLong_FromUnsignedLongLong(s->hooks.reinstalled)) &&
            put(dict, "held", PyLong_FromSize_t(s->held.used)) &&
-           put(dict, "held_limit", limit_or_none(s->held_limit)) &&
+           put(dict, "held_limit", caps_size_or_none(s->marks.held)) &&
            put(dict, "rss", PyLong_FromSize_t(s->rss)) && put(dict, "core", core_name());
 }
 
@@ -171,11 +205,28 @@ static PyObject *py_is_installed(PyObject *module, PyObject *unused)
     return PyBool_FromLong(hooks_are_installed());
 }
 
+/* All that has to be in place for everything to be counted. As hooks_install(). */
+static int install_all(void)
+{
+    if (arrays_watch() < 0) /* first, for what it takes is not to be counted */
+        return -1;
+    const int done = hooks_install();
+    if (done >= 0)
+        arrays_look();
+    return done;
+}
+
 static PyObject *py_install(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    const int done = hooks_install();
+    const int done = install_all();
     return done < 0 ? NULL : PyBool_FromLong(done);
+}
+
+static PyObject *py_arrays(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return arrays_state();
 }
 
 /* ---- sizes --------------------------------------------------------------------------------- */
@@ -252,23 +303,6 @@ static int add_capsule(PyObject *module)
 
 /* ---- the module ------------------------------------------------------------------------------ */
 
-PyDoc_STRVAR(limit_doc,
-             "limit(n=..., *, held=None, seal=False)\n--\n\n"
-             "Cap what used() may reach at n bytes, at once, for the whole process.\n\n"
-             "n is an int of bytes or text such as \"64 MiB\" or \"80%\". A request that would end\n"
-             "above is refused, which CPython raises as MemoryError; nothing is ever killed. A limit\n"
-             "below what is in use is legal: growth is refused until enough has been freed.\n\n"
-             "A call replaces the limit of the last call. Used in a with statement the limit ends with\n"
-             "the block, and the one that it replaced is back; limits of several with statements, in\n"
-             "threads and tasks, are a set of which the smallest is in force.\n\n"
-             "limit() tells the limit in force, or None. limit(None) removes what the last call set,\n"
-             "never one of a with statement. held=m refuses what would bring stats().held above m:\n"
-             "whole arenas and large blocks, what the system really gives. seal=True makes the limit\n"
-             "stay for the life of the process; from then on a larger one and limit(None) are a\n"
-             "PermissionError.\n\n"
-             "Raises ValueError, TypeError or OverflowError for what is no size, RuntimeError if the\n"
-             "hooks are not installed. May be called from any thread.");
-
 PyDoc_STRVAR(used_doc,
              "used()\n--\n\n"
              "Bytes that Python holds now, as requested, counted from the import of zmalloc on.\n\n"
@@ -296,6 +330,20 @@ PyDoc_STRVAR(install_doc,
              "True if they had to be put in, False if they were there. After a loss counting begins\n"
              "anew (stats().reinstalled); under a limit what was charged stays charged.");
 
+/* Parts of the delivery of errors, off for comparison. */
+static PyObject *py_pieces(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"repair", "debt", "close", NULL};
+    int repair = repair_is_allowed, debt = delivery_counts_debt, close = delivery_closes;
+    (void)module;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|$ppp:_pieces", names, &repair, &debt, &close))
+        return NULL;
+    repair_is_allowed = repair;
+    delivery_counts_debt = debt;
+    delivery_closes = close;
+    Py_RETURN_NONE;
+}
+
 static bool is_set(const char *value)
 {
     return value && *value && strcmp(value, "0") != 0;
@@ -319,7 +367,7 @@ static int obey_limit_variable(const char *text)
                      LEAST_LIMIT);
         return -1;
     }
-    scopes_seal(n, SIZE_MAX);
+    caps_seal(n, SIZE_MAX);
     return 0;
 }
 
@@ -335,7 +383,7 @@ static int begin_first(void)
                         "ZMALLOC_NO_INSTALL");
         return -1;
     }
-    if (installs && hooks_install() < 0)
+    if (installs && install_all() < 0)
         return -1;
     return capped ? obey_limit_variable(limit) : 0;
 }
@@ -345,7 +393,7 @@ static int begin(void)
 {
     static _Atomic bool done;
     if (atomic_load(&done))
-        return hooks_were_installed() && hooks_install() < 0 ? -1 : 0;
+        return hooks_were_installed() && install_all() < 0 ? -1 : 0;
     if (begin_first() < 0)
         return -1;
     atomic_store(&done, true);
@@ -366,11 +414,19 @@ static PyMethodDef methods[] = {
     {"peak", py_peak, METH_NOARGS, peak_doc},
     {"reset_peak", py_reset_peak, METH_NOARGS, reset_peak_doc},
     {"rss", py_rss, METH_NOARGS, rss_doc},
-    {"limit", (PyCFunction)(void (*)(void))scopes_limit, METH_FASTCALL | METH_KEYWORDS, limit_doc},
+    {"limit", (PyCFunction)(void (*)(void))caps_limit, METH_FASTCALL | METH_KEYWORDS,
+     caps_limit_doc},
+    {"budget", (PyCFunction)(void (*)(void))budgets_budget, METH_VARARGS | METH_KEYWORDS, budgets_budget_doc},
+    {"track", (PyCFunction)(void (*)(void))budgets_track, METH_VARARGS | METH_KEYWORDS, budgets_track_doc},
+    {"exempt", budgets_exempt, METH_NOARGS, budgets_exempt_doc},
+    {"on_pressure", (PyCFunction)(void (*)(void))verdict_on_pressure, METH_VARARGS | METH_KEYWORDS,
+     verdict_on_pressure_doc},
     {"lua_allocator", (PyCFunction)(void (*)(void))accounts_lua_allocator,
      METH_VARARGS | METH_KEYWORDS, accounts_lua_allocator_doc},
     {"is_installed", py_is_installed, METH_NOARGS, is_installed_doc},
     {"install", py_install, METH_NOARGS, install_doc},
+    {"_pieces", (PyCFunction)(void (*)(void))py_pieces, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"_arrays", py_arrays, METH_NOARGS, NULL},
     {"_begin", py_begin, METH_NOARGS, NULL},
     {"_audit", py_audit, METH_NOARGS, NULL},
     {"_figures", py_figures, METH_NOARGS, NULL},
@@ -393,30 +449,32 @@ static int module_exec(PyObject *module)
 #endif
     struct state *state = PyModule_GetState(module);
     hooks_init();
-    if (scopes_init(module, &state->types) < 0 || accounts_init(module, &state->account) < 0 ||
-        add_capsule(module) < 0 ||
-        PyModule_AddStringConstant(module, "__version__", ZMALLOC_VERSION) < 0)
+    scopes_init();
+    if (with_init(module, &state->with) < 0 || limit_error_init(module, &state->limit_error) < 0 ||
+        caps_init(module, &state->limit) < 0 || budgets_init(module, &state->budgets) < 0 ||
+        verdict_init(module, state->limit_error) < 0 || accounts_init(module, &state->account) < 0 ||
+        add_capsule(module) < 0 || PyModule_AddStringConstant(module, "__version__", ZMALLOC_VERSION) < 0)
         return -1;
     return 0;
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
 {
-    const struct scope_types *types = scope_types(module);
-    Py_VISIT(types->bound);
-    Py_VISIT(types->method);
-    Py_VISIT(types->limit);
-    Py_VISIT(account_type(module));
+    struct state *s = state_of(module);
+    PyTypeObject *const types[] = {s->with.bound,     s->with.method, s->budgets.budget, s->budgets.track,
+                                   s->budgets.exempt, s->limit,       s->limit_error,    s->account};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        Py_VISIT(types[i]);
     return 0;
 }
 
 static int module_clear(PyObject *module)
 {
-    struct state *state = PyModule_GetState(module);
-    Py_CLEAR(state->types.bound);
-    Py_CLEAR(state->types.method);
-    Py_CLEAR(state->types.limit);
-    Py_CLEAR(state->account);
+    struct state *s = state_of(module);
+    PyTypeObject **const types[] = {&s->with.bound,     &s->with.method, &s->budgets.budget, &s->budgets.track,
+                                    &s->budgets.exempt, &s->limit,       &s->limit_error,    &s->account};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        Py_CLEAR(*types[i]);
     return 0;
 }
 

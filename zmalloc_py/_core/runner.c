@@ -8,6 +8,7 @@
 
 #include "hooks.h"
 #include "scopes.h"
+#include "verdict.h"
 #include "where.h"
 #include "zsize.h"
 
@@ -43,30 +44,42 @@ static const char *plural(uint64_t n)
 
 /* What the line says, taken before the report itself asks for anything. */
 struct death {
-    size_t peak;
-    uint64_t refusals;
+    size_t peak, hard;
+    uint64_t refusals, errors;
 };
 
 static struct death take_figures(void)
 {
     struct hook_figures hooks;
     hooks_figures(&hooks);
-    struct death figures = {zaccount_peak(&python_account), 0};
+    struct death figures = {zaccount_peak(&python_account), scopes_in_force().hard, 0, verdict_figures.errors};
     for (int d = 0; d < DOMAINS; d++)
         figures.refusals += hooks.refusals[d];
     return figures;
 }
 
+/* ", 2 requests refused" or the like; "" for none. */
+static void say_count(char *text, size_t room, uint64_t n, const char *what, const char *done)
+{
+    text[0] = '\0';
+    if (n)
+        snprintf(text, room, ", %llu %s%s %s", (unsigned long long)n, what, plural(n), done);
+}
+
 static void say_limit(const struct death *f)
 {
-    char limit[ZSIZE_TEXT], peak[ZSIZE_TEXT], asked[ZSIZE_TEXT], place[1200];
-    char line[1400];
+    char limit[ZSIZE_TEXT], hard[ZSIZE_TEXT + 24] = "", peak[ZSIZE_TEXT], asked[ZSIZE_TEXT], place[1200];
+    char refused[64], raised[64], line[1600];
     where_format(place, sizeof place);
-    snprintf(line, sizeof line,
-             "zmalloc: stopped at the limit of %s: peak %s, %llu request%s refused, the last one for "
-             "%s%s\n",
-             zsize_format(limit, where_limit()), zsize_format(peak, f->peak),
-             (unsigned long long)f->refusals, plural(f->refusals),
+    say_count(raised, sizeof raised, f->errors, "error", "raised");
+    say_count(refused, sizeof refused, f->refusals, "request", "refused");
+    if (f->hard != SIZE_MAX && f->hard > where_limit()) {
+        memcpy(hard, " (hard limit ", 13);
+        zsize_format(hard + 13, f->hard);
+        strcat(hard, ")");
+    }
+    snprintf(line, sizeof line, "zmalloc: stopped at the limit of %s%s: peak %s%s%s, the last one for %s%s\n",
+             zsize_format(limit, where_limit()), hard, zsize_format(peak, f->peak), raised, refused,
              zsize_format(asked, where_bytes()), place);
     fputs(line, stderr);
     fflush(stderr);

@@ -1,29 +1,82 @@
-/* scopes.h - the limits in force, and the object that limit() returns.
+/* scopes.h - the set of limits.
  *
- * Limits form a set: threads and tasks do not nest, so there is no stack of them. The smallest is in
- * force. There is at most one bare limit, set by a call; the others are scopes, entered by `with`; and
- * there are sealed ones, which stay for the life of the process. */
+ * Threads and tasks do not nest, so there is no stack of them. The smallest limit is in force, and the smallest
+ * hard limit, each on its own. There is at most one bare limit, set by a call; there are scopes, entered by
+ * `with`; and there are sealed ones, which stay for the life of the process.
+ *
+ * May be called from any thread; entering and leaving allocate nothing. */
 #ifndef ZMALLOC_SCOPES_H
 #define ZMALLOC_SCOPES_H
 
 #include <Python.h>
 
-/* Each interpreter's module has types of its own. */
-struct scope_types {
-    PyTypeObject *bound, *method, *limit;
+#include "zcore.h"
+
+/* Bytes; SIZE_MAX where there is none. */
+struct scope_marks {
+    size_t limit, hard, held;
 };
 
-/* Makes the types and adds the public one to the module. 0, or -1 with an exception set. */
-int scopes_init(PyObject *module, struct scope_types *types);
+extern const struct scope_marks scope_no_marks;
 
-/* The types of a module that scopes_init() has seen (in module.c, which knows the module's state). */
-const struct scope_types *scope_types(PyObject *module);
+/* One limit() or budget() call, or track(). From malloc, not a part of the Python object: an object that its
+ * interpreter never destroys must not leave a hole in the lists when the interpreter's memory goes. */
+struct scope {
+    struct scope_marks marks;
+    const char *name;    /* what errors call it, static text */
+    uint64_t number;     /* tells it from all others, for the life of the process */
+    bool is_sealed, is_bare, is_entered;
+    bool is_hit;         /* it has refused something, or raised */
+    bool is_unsettled;   /* use has passed its limit, and has not been found at or below after a collection since */
+    size_t start;        /* what was in use when it was entered */
+    struct zaccount_scope measure; /* the peak since then */
+    struct scope_marks before;     /* the bare limit that this one replaced, and that one's number */
+    uint64_t before_number;
+    struct scope *next_entered, *next;
+};
 
-/* limit(n, *, held, seal): the function of the module. */
-PyObject *scopes_limit(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *names);
+/* A new one, of nobody yet; NULL: no memory. scope_free() takes an entered one out; a bare limit stays. */
+struct scope *scope_new(struct scope_marks marks, const char *name);
+void scope_free(struct scope *s);
 
-/* Caps the process for good at n bytes used (SIZE_MAX: not) and `held` bytes held (likewise). */
-void scopes_seal(size_t n, size_t held);
+/* As the process's bare limit, or its sealed one. The cap is in force on return. */
+void scope_put_in_force(struct scope *s);
+
+/* The bare limit that the scope has set goes, and what it replaced comes back. */
+void scope_cancel(struct scope *s);
+
+/* The scope's limits count. If room is not SIZE_MAX they are room and room + reserve beyond what is in use now. */
+void scope_enter(struct scope *s, size_t room, size_t reserve);
+void scope_leave(struct scope *s);
+
+/* The most that was in use since the scope was entered. */
+size_t scope_peak(struct scope *s);
+
+/* "ended", "entered", "in force", "replaced" or "sealed". */
+const char *scope_state(const struct scope *s);
+
+/* limit(None): false under a seal. */
+bool scopes_remove_bare(void);
+
+/* Caps the process for good. */
+void scopes_seal(struct scope_marks marks);
+
+/* The smallest marks, and the sealed ones. Where held is use (hooks_held_is_used()) a seal on held is one on use. */
+struct scope_marks scopes_in_force(void);
+struct scope_marks scopes_sealed(void);
+
+/* The scope whose limit is in force, 0 if there is none; what a scope's errors call it. */
+uint64_t scopes_number(void);
+const char *scopes_name(uint64_t number);
+
+/* A number that no other scope has. */
+uint64_t scopes_new_number(void);
+
+/* What happens at the limit, for the scopes that it concerns. */
+void scopes_note_refusal(size_t n);      /* n more bytes were refused */
+void scopes_note_crossing(size_t used);  /* use has gone up to that */
+void scopes_note_settled(size_t used);   /* use has been found there after a collection */
+void scopes_note_raised(uint64_t number);
 
 /* Between the two this thread may go beyond the limits, for a report about a script that has left nothing.
  * What the report leaves behind (modules that it imported) is added to the limits in force, so that the
@@ -34,13 +87,7 @@ void scopes_report_end(void);
 /* The peak of use, without what a report that is being made has asked for. */
 size_t scopes_peak(void);
 
-/* The smallest limit on use, or SIZE_MAX; the smallest on what is held. */
-size_t scopes_in_force(void);
-size_t scopes_held_in_force(void);
-
-/* The sealed ones among them, or SIZE_MAX. Where held is use (hooks_held_is_used()) a seal on held is one
- * on use. */
-size_t scopes_sealed(void);
-size_t scopes_held_sealed(void);
+/* Once a process. */
+void scopes_init(void);
 
 #endif

@@ -16,6 +16,7 @@ static struct {
     struct sums ended[DOMAINS]; /* what threads that are gone have counted */
     pthread_key_t key;          /* its destructor tells that a thread ends */
     void (*recount)(void);
+    void (*at_end)(struct thread *t);
 } list = {.lock = ZPORT_MUTEX_INIT};
 
 void thread_join(struct thread *t)
@@ -62,6 +63,7 @@ void thread_fold(struct thread *t)
 static void on_thread_end(void *record)
 {
     struct thread *t = record;
+    list.at_end(t);
     zport_lock(&list.lock);
     move_to_ended(t);
     *t->link = t->next;
@@ -125,9 +127,10 @@ static void in_child(void)
         list.recount();
 }
 
-void threads_init(void (*recount)(void))
+void threads_init(void (*recount)(void), void (*at_end)(struct thread *t))
 {
     list.recount = recount;
+    list.at_end = at_end;
     pthread_key_create(&list.key, on_thread_end);
     zport_atfork(before_fork, in_parent, in_child);
 }

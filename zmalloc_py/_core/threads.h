@@ -32,7 +32,12 @@ enum {
     UNLISTED = 0x100, /* no hook has run in this thread yet */
     GONE = 0x200,     /* the thread is ending: its record is no longer in the list */
     EXEMPT = 0x400,   /* the thread may go beyond the limit, see hooks_exempt() */
-    PROBING = 0x800   /* hooks note that they were reached, and count nothing */
+    PROBING = 0x800,  /* hooks note that they were reached, and count nothing */
+    ASKED = 0x1000,   /* an error has been asked for that has not come yet: see delivery.h */
+    CROSSED = 0x2000, /* a RAW call has passed the limit: the next MEM or OBJ call sees to it */
+    MEASURED = 0x4000, /* the thread has scopes of its own: see gauges.h */
+    LENIENT = 0x8000, /* refused nothing up to the hard limit, and asked for nothing */
+    ADOPTING = 0x10000 /* a block from before the hooks is being resized */
 };
 
 struct thread {
@@ -47,6 +52,15 @@ struct thread {
     void *raw;        /* what RAW gave for it */
     void *freeing;    /* the block that is on its way down to be freed */
     size_t free_size;
+
+    /* Errors at the limit (delivery.c). */
+    struct ask *ask;       /* what ASKED stands for */
+    uint64_t raised_number; /* the scope of the last error */
+    size_t raised_at;       /* what was in use then, or since */
+    size_t above;           /* bytes taken above the limit since then */
+    size_t stack;           /* bytes of this thread's frame chunks */
+    struct gauge *gauges;   /* this thread's scopes */
+    unsigned exempt;        /* exempt() scopes that are open */
 
     struct thread *next, **link;
 };
@@ -80,8 +94,8 @@ void threads_sum(struct sums out[DOMAINS], size_t all);
 void threads_adjust(enum domain d, int64_t used);
 
 /* Sets up the end of threads and forks: once. recount runs in a child whose parent had other threads,
- * which may have been in the middle of something. */
-void threads_init(void (*recount)(void));
+ * which may have been in the middle of something; at_end in each thread that ends, without the GIL. */
+void threads_init(void (*recount)(void), void (*at_end)(struct thread *t));
 
 ZPORT_INLINE void count_up(_Atomic int64_t *counter, int64_t n)
 {

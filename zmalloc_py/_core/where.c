@@ -1,108 +1,72 @@
-/* where.c - reading the innermost Python frame.
+/* where.c - the line that asked last, copied into a buffer.
  *
- * From 3.11 on PyThreadState_GetFrame() may have to make a frame object, which allocates, and a hook
- * cannot. So the interpreter's own frame is read; its layout is known for the versions that were
- * tested. On others the line is unknown, and nothing else is lost. */
+ * A hook cannot make objects, so the end of the file's name is copied, and made a str when it is asked for. */
 #define PY_SSIZE_T_CLEAN
-#if !defined(Py_BUILD_CORE_MODULE)
-#define Py_BUILD_CORE_MODULE 1
-#endif
-#include <Python.h>
-#include <frameobject.h>
-
-#define KNOWS_FRAMES (PY_VERSION_HEX < 0x030e0000)
-#if KNOWS_FRAMES && PY_VERSION_HEX >= 0x030b0000
-#include <internal/pycore_frame.h>
-#endif
-
 #include "where.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
-
-enum { FILE_ROOM = 256 };
 
 /* Written by one thread at a time: one that finds the flag taken leaves its note out. */
 static struct {
     atomic_flag busy;
     bool any;
     size_t bytes, limit;
-    int line, length; /* of the file's name; 0: unknown */
-    Py_UCS4 file[FILE_ROOM];
+    struct place place;
 } last = {.busy = ATOMIC_FLAG_INIT};
 
-PyThreadState *where_thread_state(void)
+/* The last characters: a path's end says more than its beginning. */
+static void copy_name(struct place *place, PyObject *name)
 {
-#if PY_VERSION_HEX >= 0x030d0000
-    return PyThreadState_GetUnchecked();
-#elif PY_VERSION_HEX >= 0x030c0000
-    return _PyThreadState_UncheckedGet();
-#else
-    /* Up to 3.11 this is the state of whoever holds the GIL. */
-    PyThreadState *state = _PyThreadState_UncheckedGet();
-    return state && state == PyGILState_GetThisThreadState() ? state : NULL;
-#endif
-}
-
-/* The code that is running and its line; false if there is none. Borrowed. */
-static bool running_code(PyThreadState *state, PyCodeObject **code, int *line)
-{
-#if !KNOWS_FRAMES
-    (void)state, (void)code, (void)line;
-    return false;
-#elif PY_VERSION_HEX < 0x030b0000
-    PyFrameObject *frame = state->frame;
-    if (!frame)
-        return false;
-    *code = frame->f_code;
-    *line = PyFrame_GetLineNumber(frame);
-    return true;
-#else
-#if PY_VERSION_HEX < 0x030d0000
-    _PyInterpreterFrame *frame = state->cframe ? state->cframe->current_frame : NULL;
-#else
-    _PyInterpreterFrame *frame = state->current_frame;
-#endif
-    while (frame && _PyFrame_IsIncomplete(frame))
-        frame = frame->previous;
-    if (!frame)
-        return false;
-#if PY_VERSION_HEX < 0x030d0000
-    *code = frame->f_code;
-#else
-    *code = _PyFrame_GetCode(frame);
-#endif
-    *line = PyCode_Addr2Line(*code, _PyInterpreterFrame_LASTI(frame) * (int)sizeof(_Py_CODEUNIT));
-    return true;
-#endif
-}
-
-/* The last FILE_ROOM characters: a path's end says more than its beginning. */
-static void copy_name(PyObject *name)
-{
-    last.length = 0;
     if (!name || !PyUnicode_Check(name))
         return;
     const Py_ssize_t length = PyUnicode_GET_LENGTH(name);
-    const Py_ssize_t from = length > FILE_ROOM ? length - FILE_ROOM : 0;
+    const Py_ssize_t from = length > PLACE_ROOM ? length - PLACE_ROOM : 0;
     for (Py_ssize_t i = from; i < length; i++)
-        last.file[i - from] = PyUnicode_READ_CHAR(name, i);
-    last.length = (int)(length - from);
+        place->file[i - from] = PyUnicode_READ_CHAR(name, i);
+    place->length = (int)(length - from);
+}
+
+void where_read(struct place *place)
+{
+    PyThreadState *state = frames_state();
+    struct spot spot;
+    place->length = 0;
+    if (!state)
+        return;
+    frames_top(state, &spot);
+    if (!spot.frame)
+        return;
+    place->line = frames_line(&spot);
+    copy_name(place, spot.code->co_filename);
+}
+
+PyObject *where_file(const struct place *place)
+{
+    if (place->length == 0)
+        return Py_NewRef(Py_None);
+    return PyUnicode_FromKindAndData(PyUnicode_4BYTE_KIND, place->file, place->length);
 }
 
 void where_note(size_t n, size_t limit)
 {
-    PyThreadState *state = where_thread_state();
-    PyCodeObject *code;
     if (atomic_flag_test_and_set(&last.busy))
         return;
     last.any = true;
     last.bytes = n;
     last.limit = limit;
-    if (state && running_code(state, &code, &last.line))
-        copy_name(code->co_filename);
-    else
-        last.length = 0;
+    where_read(&last.place);
+    atomic_flag_clear(&last.busy);
+}
+
+void where_note_place(size_t n, size_t limit, const struct place *place)
+{
+    if (atomic_flag_test_and_set(&last.busy))
+        return;
+    last.any = true;
+    last.bytes = n;
+    last.limit = limit;
+    last.place = *place;
     atomic_flag_clear(&last.busy);
 }
 
@@ -110,11 +74,9 @@ PyObject *where_last(void)
 {
     if (!last.any)
         Py_RETURN_NONE;
-    if (last.length == 0)
+    if (last.place.length == 0)
         return Py_BuildValue("nOO", (Py_ssize_t)last.bytes, Py_None, Py_None);
-    return Py_BuildValue("nNi", (Py_ssize_t)last.bytes,
-                         PyUnicode_FromKindAndData(PyUnicode_4BYTE_KIND, last.file, last.length),
-                         last.line);
+    return Py_BuildValue("nNi", (Py_ssize_t)last.bytes, where_file(&last.place), last.place.line);
 }
 
 size_t where_bytes(void)
@@ -144,15 +106,22 @@ static size_t put_utf8(char *at, Py_UCS4 c)
     return more + 1;
 }
 
-void where_format(char *buffer, size_t room)
+void where_format_place(const struct place *place, char *buffer, size_t room)
 {
-    char name[4 * FILE_ROOM + 1];
+    char name[4 * PLACE_ROOM + 1];
     size_t length = 0;
     buffer[0] = '\0';
-    if (!last.any || last.length == 0)
+    if (place->length == 0)
         return;
-    for (int i = 0; i < last.length; i++)
-        length += put_utf8(name + length, last.file[i]);
+    for (int i = 0; i < place->length; i++)
+        length += put_utf8(name + length, place->file[i]);
     name[length] = '\0';
-    snprintf(buffer, room, " at %s:%d", name, last.line);
+    snprintf(buffer, room, " at %s:%d", name, place->line);
+}
+
+void where_format(char *buffer, size_t room)
+{
+    buffer[0] = '\0';
+    if (last.any)
+        where_format_place(&last.place, buffer, room);
 }

@@ -1,0 +1,34 @@
+"""What CPython itself makes unavoidable: runs that fail so are shown apart.
+
+Each entry names the upstream issue and a minimal case, which fails without zmalloc, too.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Known:
+    load: str  #: a regular expression for the load's name
+    reason: str  #: and one for what happened
+    versions: tuple[str, ...]  #: "3.11" is all of them
+    issue: str  #: upstream's number or address
+    case: str  #: a program that shows it
+
+    def explains(self, load: str, reasons: list[str], version: str) -> bool:
+        """Whether all that happened in that run is this."""
+        return (
+            re.fullmatch(self.load, load) is not None
+            and any(version.startswith(one) for one in self.versions)
+            and all(re.search(self.reason, reason) for reason in reasons)
+        )
+
+
+KNOWN: tuple[Known, ...] = ()
+
+
+def known(load: str, reasons: list[str], version: str) -> Known | None:
+    """The entry that explains the run, if there is one."""
+    return next((one for one in KNOWN if one.explains(load, reasons, version)), None)

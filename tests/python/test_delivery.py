@@ -1,0 +1,486 @@
+"""LimitError: when it comes, to whom, and what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import pickle
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+import zmalloc
+
+from .processes import python, snippet
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+
+@pytest.fixture(autouse=True)
+def ends_uncapped(steady: None) -> Iterator[None]:
+    yield
+    zmalloc.limit(None)
+
+
+def run_away() -> None:
+    kept = []
+    while True:
+        kept.append([0] * 10)
+
+
+# ---- the error -----------------------------------------------------------------------------------
+
+
+def test_a_limit_error_is_a_memory_error_that_says_its_figures() -> None:
+    n = zmalloc.used() + 300_000
+    with pytest.raises(zmalloc.LimitError) as caught, zmalloc.limit(n):
+        run_away()
+    error = caught.value
+    assert isinstance(error, MemoryError)
+    assert (error.limit, error.hard_limit, error.scope) == (n, n + MIB, "limit")
+    assert error.used is not None
+    assert n < error.used < n + 100_000
+    assert error.requested is not None
+    assert 0 < error.requested < 100_000
+    assert error.file == __file__[-256:]
+    assert error.line == run_away.__code__.co_firstlineno + 3
+    text = str(error)
+    place = f" requested at {__file__[-256:]}:{error.line}"
+    for part in ("limit of ", " in use, ", place, "(hard"):
+        assert part in text
+    caught.value.__traceback__ = None
+
+
+def test_the_message_of_an_error_that_came_from_a_with_names_no_request() -> None:
+    with pytest.raises(zmalloc.LimitError) as caught, zmalloc.budget("64 KiB"):
+        block = b"a" * 700_000
+    assert "requested" not in str(caught.value)
+    assert caught.value.requested == 0
+    assert len(block) == 700_000
+    caught.value.__traceback__ = None
+
+
+def test_an_error_can_be_pickled_copied_and_made_by_hand() -> None:
+    with pytest.raises(zmalloc.LimitError) as caught, zmalloc.budget(100_000):
+        run_away()
+    error = caught.value
+    error.__traceback__ = None
+    for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(other) is zmalloc.LimitError
+        assert (str(other), other.used, other.line) == (str(error), error.used, error.line)
+    plain = zmalloc.LimitError("by hand")
+    assert (str(plain), plain.used, plain.limit, plain.file) == ("by hand", None, None, None)
+    assert zmalloc.LimitError().args == ()
+
+
+def test_a_request_far_past_the_limit_is_refused_on_its_own_line() -> None:
+    with zmalloc.budget(MIB) as b:
+        with pytest.raises(MemoryError) as caught:
+            bytearray(10**9)
+        assert type(caught.value) is MemoryError
+        assert b.hit
+    caught.value.__traceback__ = None
+
+
+def test_below_the_limit_nothing_is_raised_or_collected() -> None:
+    before = zmalloc.stats()
+    with zmalloc.budget(10 * MIB) as b:
+        for _ in range(50):
+            _block = [bytes(1000) for _ in range(5000)]
+    after = zmalloc.stats()
+    assert not b.hit
+    assert after.limit_errors == before.limit_errors
+    assert after.collections == before.collections
+
+
+# ---- who gets it ---------------------------------------------------------------------------------
+
+
+def test_the_nearest_handler_of_the_running_function_gets_it() -> None:
+    seen = []
+
+    def beside_the_loop() -> None:
+        kept = []
+        try:
+            while True:
+                kept.append([0] * 10)
+        except MemoryError:
+            kept.clear()
+            seen.append("beside")
+
+    def outside() -> None:
+        try:
+            beside_the_loop()
+            seen.append("went on")
+        except MemoryError:
+            seen.append("outside")
+
+    for _ in range(20):
+        with zmalloc.budget(50_000):
+            outside()
+    assert seen == ["beside", "went on"] * 20
+
+
+def test_finally_and_with_beside_the_loop_are_run() -> None:
+    seen = []
+
+    class Noting:
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+            seen.append(kind)
+
+    def function() -> None:
+        kept = []
+        with Noting():
+            try:
+                while not seen:
+                    kept.append([0] * 10)
+            finally:
+                kept.clear()
+                seen.append(None)
+
+    with contextlib.suppress(MemoryError), zmalloc.budget(50_000):
+        function()
+    assert seen == [None, zmalloc.LimitError]
+
+
+def test_the_thread_that_runs_away_gets_it_while_main_joins() -> None:
+    seen: list[object] = []
+
+    def work() -> None:
+        try:
+            run_away()
+        except MemoryError as error:
+            error.__traceback__ = None
+            seen.append(threading.get_ident())
+
+    for _ in range(5):
+        with zmalloc.budget(300_000):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join(30)
+            assert not thread.is_alive()
+        assert seen.pop() == thread.ident
+
+
+def test_a_thread_that_takes_little_is_left_alone() -> None:
+    """Beside one that stays above the limit, and holds the error's handler for a while."""
+    snippet("""
+        import threading, zmalloc
+        above, done, go = threading.Event(), threading.Event(), threading.Event()
+        seen = []
+        def hog():
+            go.wait()
+            kept = [None] * 100000
+            at = 0
+            try:
+                while True:
+                    kept[at] = bytes(500)
+                    at += 1
+            except MemoryError:
+                seen.append("hog")
+                above.set()
+                done.wait(30)
+        thread = threading.Thread(target=hog)
+        thread.start()
+        quiet = []
+        with zmalloc.budget(2_000_000, reserve="2 MiB") as b:
+            try:
+                go.set()
+                above.wait(30)
+                for n in range(100):
+                    quiet.append([n, n])
+            finally:
+                done.set()
+                thread.join(30)
+        assert seen == ["hog"] and len(quiet) == 100 and b.hit, (seen, len(quiet))
+        """)
+
+
+def test_it_is_raised_again_for_further_growth_but_not_while_it_is_handled() -> None:
+    swallowed = handled = 0
+    kept: list[object] = []
+    with zmalloc.budget(500_000) as b:
+        for _ in range(3):
+            try:
+                while True:
+                    kept.append([0] * 10)
+            except MemoryError:
+                swallowed += 1
+                held = b.used
+                for _ in range(2000):
+                    kept.append([0] * 10)  # 300 kB more, and no error
+                handled += b.used - held > 200_000
+                del kept[-2000:]
+        kept.clear()
+    assert (swallowed, handled) == (3, 3)
+
+
+def test_an_error_that_a_finalizer_swallows_comes_again() -> None:
+    snippet("""
+        import sys, zmalloc
+        sys.unraisablehook = lambda info: None
+        kept, swallowed = [], []
+        class Hog:
+            def __del__(self):
+                try:
+                    for _ in range(200):
+                        kept.append([0] * 10)
+                except MemoryError:
+                    swallowed.append(1)
+                    raise
+        for room in range(300_000, 800_000, 20_000):
+            error = None
+            try:
+                with zmalloc.budget(room) as b:
+                    while True:
+                        Hog()
+                        for _ in range(200):
+                            kept.append([0] * 10)
+            except MemoryError as caught:
+                error = caught
+            kept.clear()
+            assert type(error) is zmalloc.LimitError, (room, error)
+            assert b.peak <= room + 2**20
+        assert swallowed, "no finalizer ever got it, so this said nothing"
+        """)
+
+
+def test_what_a_raw_call_takes_is_delivered_by_the_next_hook() -> None:
+    snippet("""
+        import ctypes, zmalloc
+        raw = ctypes.pythonapi.PyMem_RawMalloc
+        raw.restype, raw.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        seen, kept, went_on = None, [], False
+        try:
+            with zmalloc.budget(500_000):
+                raw(900_000)
+                for n in range(1000):
+                    kept.append([n])
+                went_on = True
+        except MemoryError as error:
+            seen = error
+        assert type(seen) is zmalloc.LimitError and not went_on, (seen, went_on)
+        """)
+
+
+def test_no_error_comes_after_the_with() -> None:
+    for size in range(400_000, 700_000, 20_000):
+        with contextlib.suppress(MemoryError), zmalloc.budget(size - 5_000):
+            _block = bytes(size)
+        _block = None
+        for n in range(1000):
+            _other = [n]
+
+
+def test_lifting_the_limit_takes_an_error_back_that_is_on_its_way() -> None:
+    """No call between the request and the lifting, where the interpreter could take the error."""
+    snippet("""
+        import zmalloc
+        size = 200_000
+        text = b"a"
+        scope = zmalloc.limit(zmalloc.used() + 100_000)
+        leave = scope.__enter__().__exit__
+        try:
+            block = text * size
+        finally:
+            leave(KeyError, None, None)
+        for n in range(1000):
+            other = [n]
+        """)
+
+
+# ---- what comes before it ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_is_collected_first(enabled: bool) -> None:
+    if not enabled:
+        gc.disable()
+    try:
+        before = zmalloc.stats().collections
+        with zmalloc.budget(2 * MIB) as b:
+            for _ in range(30_000):
+                loop: list[object] = []
+                loop.append(loop)
+                loop.append(bytes(500))
+        assert not b.hit
+        assert enabled or zmalloc.stats().collections > before
+    finally:
+        gc.enable()
+
+
+def test_callbacks_drop_caches_before_the_verdict() -> None:
+    cache: list[bytes] = []
+    told: list[zmalloc.Pressure] = []
+
+    def drop(info: zmalloc.Pressure) -> None:
+        told.append(info)
+        cache.clear()
+
+    def broken(info: zmalloc.Pressure) -> None:
+        raise ValueError("broken")
+
+    reported: list[object] = []
+    before, sys.unraisablehook = sys.unraisablehook, lambda info: reported.append(info.exc_type)
+    assert zmalloc.on_pressure(broken) is broken
+    assert zmalloc.on_pressure(drop) is drop
+    try:
+        with zmalloc.budget(MIB) as b:
+            for _ in range(5000):
+                cache.append(bytes(1000))
+        assert not b.hit
+        assert len(told) in (4, 5)
+        assert set(reported) == {ValueError}
+        limit = told[0].limit
+        assert (told[0].scope, told[0].used > limit) == ("budget", True)
+    finally:
+        sys.unraisablehook = before
+        zmalloc.on_pressure(drop, remove=True)
+        zmalloc.on_pressure(broken, remove=True)
+    with pytest.raises(ValueError, match="not registered"):
+        zmalloc.on_pressure(drop, remove=True)
+    with pytest.raises(TypeError, match="expected a callable"):
+        zmalloc.on_pressure(5)  # type: ignore[type-var]
+    cache.clear()
+    told.clear()
+
+
+# ---- recursion, threads, the end -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", [100_000, 1_000_003, 8_000_000])
+@pytest.mark.parametrize("limit", [15_000, 10**6])
+def test_deep_recursion_ends_in_a_clean_error(limit: int, room: int) -> None:
+    if limit > 15_000 and sys.version_info < (3, 11):
+        pytest.skip("3.10 recurses on the C stack, whose 8 MB bear no more")
+    snippet(f"""
+        import json, sys, zmalloc
+        sys.setrecursionlimit({limit})
+        def f(n):
+            return f(n + 1) + 1
+        error = None
+        try:
+            with zmalloc.budget({room}) as b:
+                f(0)
+        except (MemoryError, RecursionError) as caught:
+            error = caught
+        assert type(error) in (zmalloc.LimitError, RecursionError), repr(error)
+        assert b.peak <= {room} + 2**20
+        error = None
+        assert json.loads("[1]") == [1]
+        seen = zmalloc.audit()
+        assert seen.used == seen.counted
+        """)
+
+
+def test_a_recursion_error_stays_one() -> None:
+    def down() -> None:
+        down()
+
+    with zmalloc.budget(8 * MIB), pytest.raises(RecursionError) as caught:
+        down()
+    caught.value.__traceback__ = None
+
+
+def test_threads_that_start_at_the_cap_do_not_hang() -> None:
+    """Each starts somewhere else between limit and refusal; a thread may die of it, not hang."""
+    snippet("""
+        import sys, threading, zmalloc
+        threading.excepthook = lambda args: None
+        sys.unraisablehook = lambda info: None
+        ended, errors = [], 0
+        def work():
+            kept = [bytes(500) for _ in range(30)]
+            ended.append(1)
+        for at in range(60):
+            ballast = None
+            try:
+                with zmalloc.budget(300_000):
+                    ballast = bytes(200_000 + 14_000 * at)
+                    thread = threading.Thread(target=work, daemon=True)
+                    thread.start()
+                    thread.join(20)
+                    assert not thread.is_alive(), "hangs"
+            except (MemoryError, RuntimeError):
+                errors += 1
+        assert errors > 20 and ended, (errors, ended)
+        """, timeout=100)
+
+
+def test_an_import_that_fails_for_memory_can_be_tried_again() -> None:
+    snippet("""
+        import sys, zmalloc
+        failed = 0
+        for room in range(20_000, 3_000_000, 60_000):
+            try:
+                with zmalloc.budget(room):
+                    import email.message
+                break
+            except MemoryError:
+                failed += 1
+        assert failed, "never failed"
+        import email.message
+        email.message.EmailMessage()["a"] = "b"
+        """)
+
+
+def test_a_process_with_many_daemon_threads_and_a_sealed_cap_ends() -> None:
+    outcome = python(
+        "-c",
+        """
+import threading, time, zmalloc
+zmalloc.limit(zmalloc.used() + 3_000_000, seal=True)
+def hog():
+    kept = []
+    while True:
+        try:
+            while True:
+                kept.append([0] * 10)
+        except MemoryError:
+            kept.clear()
+for _ in range(30):
+    try:
+        threading.Thread(target=hog, daemon=True).start()
+    except (MemoryError, RuntimeError):
+        pass
+while True:
+    try:
+        time.sleep(0.3)
+        print("end", flush=True)
+        break
+    except MemoryError:
+        pass
+""",
+        timeout=60,
+        may_be_killed=sys.version_info < (3, 11),
+    )
+    assert outcome.out.startswith("end\n"), outcome.err[-3000:]
+    if outcome.status < 0:
+        assert sys.version_info < (3, 11), "3.10 itself crashes in some ends beside daemon threads"
+
+
+def test_a_forked_child_has_its_own_error() -> None:
+    snippet("""
+        import os, zmalloc
+        n = zmalloc.used() + 300_000
+        zmalloc.limit(n)
+        pid = os.fork()
+        status = 1
+        try:
+            kept = []
+            while True:
+                kept.append([0] * 10)
+        except MemoryError as error:
+            kept = None
+            status = 0 if type(error) is zmalloc.LimitError else 3
+        if pid == 0:
+            os._exit(status)
+        zmalloc.limit(None)
+        assert status == 0
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        """)

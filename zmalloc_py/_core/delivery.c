@@ -1,0 +1,365 @@
+/* delivery.c - granting above the limit, and asking for the error.
+ *
+ * Invariants:
+ *  - Everything about asks is read and written with the main interpreter's GIL held; threads of other
+ *    interpreters are refused at the limit's 3/4 and get CPython's own MemoryError.
+ *  - An ask belongs to one thread, and while it is open the thread has ASKED. One that is in the queue of
+ *    pending calls is freed by its call only, whatever has become of its thread.
+ *  - verdict.c decides; this file brings its question there, and an error that it could not raise itself to
+ *    its thread. */
+#define PY_SSIZE_T_CLEAN
+#include "delivery.h"
+
+#include "asks.h"
+#include "frames.h"
+#include "gauges.h"
+#include "hooks.h"
+#include "hooks_inside.h"
+#include "limit_error.h"
+#include "machinery.h"
+#include "relief.h"
+#include "repair.h"
+#include "scopes.h"
+#include "where.h"
+
+bool delivery_counts_debt = true;
+bool delivery_closes = true;
+
+/* ---- what is owed to unwinding --------------------------------------------------------------- */
+
+/* From 3.11 on a traceback entry and a frame object for each frame cost four times what the frame took; before, a
+ * frame is a block like any other and the entry is what comes. */
+enum { CHUNK_FACTOR = 4, FIRST_CHUNK = 16 << 10, BYTES_A_CALL = 512 };
+
+static size_t own_debt(const struct thread *t, PyThreadState *state)
+{
+    if (!delivery_counts_debt)
+        return 0;
+    if (PY_VERSION_HEX < 0x030b0000)
+        return state ? (size_t)frames_depth(state) * BYTES_A_CALL : 0;
+    return t->stack > FIRST_CHUNK ? (t->stack - FIRST_CHUNK) * CHUNK_FACTOR : 0;
+}
+
+struct marks {
+    size_t limit, hard;
+};
+
+static struct marks marks_in_force(void)
+{
+    return (struct marks){atomic_load(&python_account.limit), atomic_load(&python_account.hard)};
+}
+
+static bool is_reached(struct marks m, size_t used, size_t debt)
+{
+    return used > m.limit || (m.hard > m.limit && (debt > m.hard || used > m.hard - debt));
+}
+
+/* Where a debt can matter a charge below the limit has to be looked at now and then: each time that use has
+ * grown by a part of the reserve. */
+static _Atomic int deep_threads;
+
+static void move_watch(struct marks m, size_t used)
+{
+    size_t watch = SIZE_MAX;
+    if (repair_is_on)
+        watch = 0;
+    else if (m.limit != SIZE_MAX && m.hard > m.limit &&
+             (PY_VERSION_HEX < 0x030b0000 || atomic_load(&deep_threads) > 0))
+        watch = used + (m.hard - m.limit) / 8;
+    if (watch != atomic_load(&python_account.watch))
+        zaccount_watch(&python_account, watch);
+}
+
+void delivery_limits_changed(void)
+{
+    const size_t limit = atomic_load(&python_account.limit), hard = atomic_load(&python_account.hard);
+    move_watch((struct marks){limit, hard}, 0);
+}
+
+/* ---- granting -------------------------------------------------------------------------------- */
+
+static bool was_opened; /* the last quarter, ever */
+
+static unsigned quarters_for(const struct thread *t, enum domain d, PyThreadState *state)
+{
+    if (d == STACK || (t->state & (LENIENT | ADOPTING)) || atomic_load(&python_account.open))
+        return 4;
+    if (was_opened && !delivery_closes)
+        return 4;
+    return state && frames_is_tracing(state) ? 4 : 3; /* a tracing function that fails is taken out for good */
+}
+
+/* On 3.10 a function that begins with a try polls nothing on its way down, so an error asked for in a recursion
+ * through such functions would come at its bottom only: the next frame is refused. */
+static bool is_dive(const struct thread *t, enum domain d, PyThreadState *state, size_t n)
+{
+    enum { DEEPER = 32, LEAST_FRAME = 400 };
+    return PY_VERSION_HEX < 0x030b0000 && d == OBJ && n >= LEAST_FRAME && state && (t->state & ASKED) &&
+           !(t->state & LENIENT) && !asks_main_is_far() && frames_depth(state) > t->ask->depth + DEEPER &&
+           !frames_has_error(state);
+}
+
+/* What is refused for its own size says nothing of how the thread goes on. */
+static bool refused(struct thread *t, size_t n)
+{
+    zaccount_open_last_quarter(&python_account);
+    was_opened = true;
+    scopes_note_refusal(n);
+    const struct marks m = marks_in_force();
+    if (n <= (m.hard - m.limit) / 4)
+        t->above = 0;
+    return false;
+}
+
+static void cross(struct thread *t, enum domain d, PyThreadState *state, size_t n);
+
+bool delivery_take(struct thread *t, enum domain d, size_t n)
+{
+    PyThreadState *state = d == RAW ? NULL : frames_state();
+    if (state && repair_is_on && state->interp == PyInterpreterState_Main()) {
+        repair_end();
+        if (!repair_is_on)
+            move_watch(marks_in_force(), zaccount_used(&python_account));
+    }
+    if (is_dive(t, d, state, n))
+        return refused(t, n);
+    if (!zaccount_take_quarters(&python_account, n, quarters_for(t, d, state)))
+        return refused(t, n);
+    cross(t, d, state, n);
+    if (state)
+        relief_note_grant(state, n);
+    return true;
+}
+
+void delivery_note_refused(enum domain d)
+{
+    if (d != STACK)
+        relief_note_refusal(frames_state());
+}
+
+bool delivery_must_grant(enum domain d, size_t n)
+{
+    const struct marks m = marks_in_force();
+    if (m.hard == m.limit)
+        return false; /* a plain hard cap */
+    PyThreadState *state = frames_state(); /* a lock is a RAW block: NULL if that is asked for without the GIL */
+    return d == STACK ? relief_is_due_to_chunk(state, n) : relief_is_due(state, n);
+}
+
+void delivery_note_chunk(struct thread *t, int64_t n)
+{
+    const bool was_deep = t->stack > FIRST_CHUNK;
+    t->stack = n < 0 && (size_t)-n > t->stack ? 0 : t->stack + (size_t)n;
+    const bool is_deep = t->stack > FIRST_CHUNK;
+    if (is_deep != was_deep)
+        atomic_fetch_add(&deep_threads, is_deep ? 1 : -1);
+    if (n < 0 || !is_deep)
+        return;
+    if (marks_in_force().limit != SIZE_MAX)
+        cross(t, STACK, frames_state(), 0);
+}
+
+/* A handler of CPython's own MemoryError that takes this much above the limit is no clean-up any more. */
+#define GOES_ON (4 * DELIVERY_STEP)
+
+/* ---- asking ---------------------------------------------------------------------------------- */
+
+bool delivery_is_handling(const struct thread *t, PyThreadState *state, uint64_t number)
+{
+    if (frames_is_handling(state, limit_error_is_of, &number))
+        return true;
+    const bool goes_on = t && t->above >= GOES_ON;
+    return !goes_on && frames_is_handling(state, limit_error_is_plain, NULL);
+}
+
+/* A verdict finds the handler of an exception that cannot be seen; what is left in a thread's state would be raised in
+ * that handler. */
+static bool is_unwinding_unseen(PyThreadState *state, size_t n)
+{
+    return asks_main_is_far() && frames_is_of_unwinding(state, n);
+}
+
+/* Is this a moment to ask, for this thread? */
+static bool may_ask(const struct thread *t, PyThreadState *state, uint64_t number)
+{
+    struct spot spot;
+    if ((t->state & (LENIENT | EXEMPT)) || asks_are_over() || frames_is_tracing(state) || frames_has_error(state) ||
+        delivery_is_handling(t, state, number))
+        return false;
+    frames_top(state, &spot);
+    return spot.frame && !machinery_is(spot); /* no frame: a thread is being started */
+}
+
+static void begin_ask(struct thread *t, PyThreadState *state, const struct ask *wanted)
+{
+    struct ask *ask = asks_new(wanted);
+    if (!ask)
+        return; /* many threads ask at once: at the next hook, then */
+    ask->ident = PyThread_get_thread_ident();
+    ask->depth = frames_depth(state);
+    where_read(&ask->place);
+    where_note_place(ask->requested, ask->limit, &ask->place);
+    t->ask = ask;
+    t->state |= ASKED;
+    ask->state = asks_queue(ask, state) ? ASK_QUEUED : ASK_LATER;
+}
+
+static bool has_grown(const struct thread *t, uint64_t number, size_t used)
+{
+    return t->raised_number != number || used >= t->raised_at + DELIVERY_STEP;
+}
+
+/* A bystander, who takes a little while another runs away, is left alone: whoever has passed the limit is
+ * asked, or has taken a step above it. */
+static void ask_for_process(struct thread *t, PyThreadState *state, struct marks m, size_t used, size_t n, size_t debt)
+{
+    const uint64_t number = scopes_number();
+    const bool is_above = used > m.limit, crosses = is_above && used - n <= m.limit;
+    t->above = crosses || !is_above ? DELIVERY_STEP : t->above + n;
+    if (crosses && t->raised_number == number)
+        t->raised_number = 0;
+    if (t->raised_number == number && used < t->raised_at)
+        t->raised_at = used;
+    if (t->above < DELIVERY_STEP || is_unwinding_unseen(state, n))
+        return;
+    if (!has_grown(t, number, used) || !may_ask(t, state, number))
+        return;
+    scopes_note_crossing(used);
+    begin_ask(t, state,
+              &(struct ask){.number = number, .limit = m.limit, .asked_at = used, .requested = n, .debt = debt});
+}
+
+static void ask_for_thread(struct thread *t, PyThreadState *state, const struct gauge *g, size_t n)
+{
+    const size_t net = (size_t)atomic_load(&g->net);
+    if (is_unwinding_unseen(state, n))
+        return;
+    if (net - n <= g->limit && t->raised_number == g->number)
+        t->raised_number = 0;
+    if (g->hard == g->limit || !has_grown(t, g->number, net) || !may_ask(t, state, g->number))
+        return;
+    begin_ask(t, state,
+              &(struct ask){.number = g->number, .of_thread = true, .limit = g->limit, .asked_at = net, .requested = n});
+}
+
+/* n bytes have been granted (0: a chunk has come): is an error due? */
+static void cross(struct thread *t, enum domain d, PyThreadState *state, size_t n)
+{
+    const struct marks m = marks_in_force();
+    const size_t used = zaccount_used(&python_account), debt = own_debt(t, state);
+    if (used > m.limit && used - n <= m.limit)
+        scopes_note_crossing(used);
+    if (m.hard == m.limit)
+        return; /* a plain hard cap */
+    if (!is_reached(m, used, debt)) {
+        t->raised_number = 0;
+        move_watch(m, used);
+        return;
+    }
+    if (d == RAW) {
+        t->state |= CROSSED;
+        t->above = used - n <= m.limit ? DELIVERY_STEP : t->above + n;
+        return;
+    }
+    if (state && !t->ask && state->interp == PyInterpreterState_Main())
+        ask_for_process(t, state, m, used, n, debt);
+}
+
+void delivery_note_gauges(struct thread *t, enum domain d, size_t n)
+{
+    const struct gauge *g = gauges_over(t);
+    if (!g || t->ask)
+        return;
+    PyThreadState *state = d == RAW ? NULL : frames_state();
+    if (!state)
+        t->state |= CROSSED;
+    else if (state->interp == PyInterpreterState_Main())
+        ask_for_thread(t, state, g, n);
+}
+
+/* ---- an open ask ------------------------------------------------------------------------------- */
+
+/* CPython has taken the error from where it was left, and is raising it: this hook's caller is in its way. */
+static void note_raised(struct thread *t, PyThreadState *state, struct ask *ask)
+{
+    t->state += INNER; /* what repairing takes is nobody's */
+    repair_begin(state);
+    t->state -= INNER;
+    move_watch(marks_in_force(), zaccount_used(&python_account));
+    struct limit_figures figures;
+    asks_figures(ask, &figures);
+    limit_error_leave(&figures);
+    asks_note_raised(t, ask);
+    asks_close(t);
+}
+
+static void notice_placed(struct thread *t, PyThreadState *state, struct ask *ask)
+{
+    if (!asks_is_placed(state)) {
+        note_raised(t, state, ask);
+    } else if (!may_ask(t, state, ask->number)) {
+        asks_withdraw(state);
+        ask->state = ASK_LATER;
+    }
+}
+
+static size_t measured(const struct thread *t, const struct ask *ask)
+{
+    const struct gauge *g = ask->of_thread ? gauges_find(t, ask->number) : NULL;
+    return g ? (size_t)atomic_load(&g->net) : zaccount_used(&python_account);
+}
+
+static void notice_ask(struct thread *t, PyThreadState *state, size_t n)
+{
+    struct ask *ask = t->ask;
+    if (ask->number == 0) {
+        asks_close(t);
+        return;
+    }
+    switch (atomic_load(&ask->state)) {
+    case ASK_PLACED:
+        notice_placed(t, state, ask);
+        break;
+    case ASK_LATER:
+        if (!may_ask(t, state, ask->number))
+            break;
+        if (ask->is_queued || asks_queue(ask, state))
+            ask->state = ASK_QUEUED;
+        break;
+    case ASK_QUEUED:
+        if (asks_main_is_far() && !is_unwinding_unseen(state, n) && measured(t, ask) >= ask->asked_at + DELIVERY_STEP &&
+            may_ask(t, state, ask->number) && asks_place(state))
+            ask->state = ASK_PLACED;
+        break;
+    default:
+        break;
+    }
+}
+
+/* A RAW call has passed the limit, or a gauge of the thread has been. */
+static void notice_crossing(struct thread *t, PyThreadState *state)
+{
+    const struct marks m = marks_in_force();
+    const size_t used = zaccount_used(&python_account);
+    t->state &= ~(unsigned)CROSSED;
+    const struct gauge *g = gauges_over(t);
+    if (g && g->hard > g->limit) {
+        ask_for_thread(t, state, g, 0);
+        if (!t->ask)
+            t->state |= CROSSED; /* not now: at the next hook */
+        return;
+    }
+    if (m.hard > m.limit && is_reached(m, used, own_debt(t, state)))
+        ask_for_process(t, state, m, used, 0, own_debt(t, state));
+}
+
+void delivery_notice(struct thread *t, size_t n)
+{
+    PyThreadState *state = frames_state();
+    if (!state || state->interp != PyInterpreterState_Main())
+        return;
+    if (t->state & ASKED)
+        notice_ask(t, state, n);
+    else if (t->state & CROSSED)
+        notice_crossing(t, state);
+}

@@ -1,0 +1,177 @@
+/* frames.c - reading the interpreter's frames. */
+#define PY_SSIZE_T_CLEAN
+#if !defined(Py_BUILD_CORE_MODULE)
+#define Py_BUILD_CORE_MODULE 1
+#endif
+#include <Python.h>
+#include <frameobject.h>
+
+#include "frames.h"
+
+#if FRAMES_ARE_KNOWN && PY_VERSION_HEX >= 0x030b0000
+#include <internal/pycore_frame.h>
+#endif
+
+PyThreadState *frames_state(void)
+{
+#if PY_VERSION_HEX >= 0x030d0000
+    return PyThreadState_GetUnchecked();
+#elif PY_VERSION_HEX >= 0x030c0000
+    return _PyThreadState_UncheckedGet();
+#else
+    /* Up to 3.11 this is the state of whoever holds the GIL. */
+    PyThreadState *state = _PyThreadState_UncheckedGet();
+    return state && state == PyGILState_GetThisThreadState() ? state : NULL;
+#endif
+}
+
+#if !FRAMES_ARE_KNOWN
+
+void frames_top(PyThreadState *state, struct spot *spot)
+{
+    (void)state;
+    *spot = (struct spot){NULL, NULL, NULL, NULL};
+}
+
+bool frames_next(struct spot *spot)
+{
+    (void)spot;
+    return false;
+}
+
+int frames_line(const struct spot *spot)
+{
+    (void)spot;
+    return 0;
+}
+
+#elif PY_VERSION_HEX < 0x030b0000
+
+static bool read_frame(struct spot *spot, PyFrameObject *frame)
+{
+    *spot = (struct spot){frame, NULL, NULL, NULL};
+    if (!frame)
+        return false;
+    spot->at = (const void *)(intptr_t)frame->f_lasti;
+    spot->code = frame->f_code;
+    spot->globals = frame->f_globals;
+    return true;
+}
+
+void frames_top(PyThreadState *state, struct spot *spot)
+{
+    read_frame(spot, state->frame);
+}
+
+bool frames_next(struct spot *spot)
+{
+    return spot->frame && read_frame(spot, ((PyFrameObject *)spot->frame)->f_back);
+}
+
+int frames_line(const struct spot *spot)
+{
+    return PyFrame_GetLineNumber((PyFrameObject *)spot->frame);
+}
+
+#else
+
+/* The first whole frame from there on. */
+static bool read_frame(struct spot *spot, _PyInterpreterFrame *frame)
+{
+    while (frame && _PyFrame_IsIncomplete(frame))
+        frame = frame->previous;
+    *spot = (struct spot){frame, NULL, NULL, NULL};
+    if (!frame)
+        return false;
+#if PY_VERSION_HEX < 0x030d0000
+    spot->at = frame->prev_instr;
+    spot->code = frame->f_code;
+#else
+    spot->at = frame->instr_ptr;
+    spot->code = _PyFrame_GetCode(frame);
+#endif
+    spot->globals = frame->f_globals;
+    return true;
+}
+
+static _PyInterpreterFrame *innermost(PyThreadState *state)
+{
+#if PY_VERSION_HEX < 0x030d0000
+    return state->cframe ? state->cframe->current_frame : NULL;
+#else
+    return state->current_frame;
+#endif
+}
+
+void frames_top(PyThreadState *state, struct spot *spot)
+{
+    read_frame(spot, innermost(state));
+}
+
+bool frames_next(struct spot *spot)
+{
+    return spot->frame && read_frame(spot, ((_PyInterpreterFrame *)spot->frame)->previous);
+}
+
+int frames_line(const struct spot *spot)
+{
+    return PyCode_Addr2Line(spot->code, _PyInterpreterFrame_LASTI((_PyInterpreterFrame *)spot->frame) *
+                                            (int)sizeof(_Py_CODEUNIT));
+}
+
+#endif
+
+bool frames_is_at(PyThreadState *state, const struct spot *wanted)
+{
+    struct spot spot;
+    frames_top(state, &spot);
+    while (spot.frame && spot.frame != wanted->frame)
+        frames_next(&spot);
+    return spot.frame && spot.code == wanted->code && spot.at == wanted->at;
+}
+
+bool frames_has_error(PyThreadState *state)
+{
+#if PY_VERSION_HEX >= 0x030c0000
+    return state->current_exception != NULL;
+#else
+    return state->curexc_type != NULL;
+#endif
+}
+
+bool frames_is_handling(PyThreadState *state, bool (*is)(PyObject *exception, const void *ud), const void *ud)
+{
+    for (const _PyErr_StackItem *item = state->exc_info; item; item = item->previous_item)
+        if (item->exc_value && item->exc_value != Py_None && is(item->exc_value, ud))
+            return true;
+    return false;
+}
+
+bool frames_is_tracing(PyThreadState *state)
+{
+    return state->tracing != 0;
+}
+
+bool frames_is_of_unwinding(PyThreadState *state, size_t n)
+{
+    enum { GC_HEAD = 2 * sizeof(void *) };
+#if FRAMES_ARE_KNOWN && PY_VERSION_HEX >= 0x030b0000
+    struct spot spot;
+    frames_top(state, &spot);
+    if (spot.frame && n == GC_HEAD + (size_t)_PyObject_VAR_SIZE(&PyFrame_Type, spot.code->co_nlocalsplus + spot.code->co_stacksize))
+        return true;
+#else
+    (void)state;
+#endif
+    return n == sizeof(PyTracebackObject) + GC_HEAD;
+}
+
+int frames_depth(PyThreadState *state)
+{
+#if PY_VERSION_HEX < 0x030b0000
+    return state->recursion_depth;
+#else
+    (void)state;
+    return 0;
+#endif
+}

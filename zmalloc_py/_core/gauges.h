@@ -1,0 +1,43 @@
+/* gauges.h - what one thread has taken, less what it has freed itself, since a moment.
+ *
+ * A thread that has gauges has MEASURED in its state, which takes its hooks off their fast path. A gauge is written
+ * by its thread alone; others may read its figures. */
+#ifndef ZMALLOC_GAUGES_H
+#define ZMALLOC_GAUGES_H
+
+#include "threads.h"
+
+struct gauge {
+    uint64_t number;   /* of the scope that it belongs to */
+    size_t limit, hard; /* bytes above 0; SIZE_MAX: it only measures */
+    bool is_clamped;   /* frees of what was there before give no credit */
+    bool is_open;      /* the last quarter serves the unwinding after a refusal */
+    _Atomic bool hit, unsettled;
+    _Atomic int64_t net, peak, allocations, frees;
+    _Atomic bool ended; /* by another thread: its own takes it out and frees it */
+    struct thread *thread;
+    struct gauge *next;
+};
+
+/* Puts one from malloc into this thread's list; all hooks leave the path that does not look at threads. Holds
+ * the GIL. */
+void gauges_add(struct gauge *g);
+
+/* Takes it out. True: the caller has it back, and frees it. False: its thread, which may be in the middle of a
+ * hook without the GIL, will. Holds the GIL. */
+bool gauges_remove(struct gauge *g);
+
+/* This thread takes n bytes: false if a gauge refuses; then none has changed. quarters as for
+ * zaccount_take_quarters(). */
+bool gauges_take(struct thread *t, size_t n, unsigned quarters);
+void gauges_give_back(struct thread *t, size_t n);
+void gauges_drop(struct thread *t, size_t n);
+void gauges_count(struct thread *t, int allocations, int frees);
+
+/* The first of this thread's gauges that is above its limit, or NULL. */
+struct gauge *gauges_over(const struct thread *t);
+struct gauge *gauges_find(const struct thread *t, uint64_t number);
+
+void gauges_thread_ended(struct thread *t);
+
+#endif

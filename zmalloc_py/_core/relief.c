@@ -1,0 +1,146 @@
+/* relief.c - telling what must be granted. */
+#define PY_SSIZE_T_CLEAN
+#if !defined(Py_BUILD_CORE_MODULE)
+#define Py_BUILD_CORE_MODULE 1
+#endif
+#include <Python.h>
+
+#define KNOWS_INTERNED (PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030e0000)
+#if KNOWS_INTERNED
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#include <internal/pycore_dict.h>
+#include <internal/pycore_interp.h>
+#pragma GCC diagnostic pop
+#endif
+
+#include "relief.h"
+
+#include "machinery.h"
+
+#include <stdatomic.h>
+
+/* ---- unwinding ------------------------------------------------------------------------------------ */
+
+/* What is asked for so is small, and there are no more than so many such blocks at a time. */
+enum { LARGEST = 2048, LARGEST_CHUNK = 16 << 10, BLOCKS = 2048, CHUNKS = 64 };
+
+/* Showing an exception takes up to 3 MB, once. */
+enum { LARGEST_SHOWN = 512 << 10, BLOCKS_SHOWN = 50000 };
+
+static _Atomic int blocks, chunks;
+
+/* The instruction at which the exception is on its way. A thread is unwinding while an exception is set, and, when
+ * it has been taken out to be normalized, while that instruction has not been left. */
+static _Thread_local struct {
+    bool is_refused;
+    struct spot spot;
+} unwinding;
+
+void relief_note_refusal(PyThreadState *state)
+{
+    if (!state)
+        return;
+    unwinding.is_refused = true;
+    frames_top(state, &unwinding.spot);
+}
+
+static bool is_unwinding(PyThreadState *state, size_t n)
+{
+    struct spot top;
+    frames_top(state, &top);
+    if (frames_has_error(state) || frames_is_of_unwinding(state, n)) {
+        unwinding.spot = top;
+        return true;
+    }
+    return unwinding.is_refused && top.frame == unwinding.spot.frame && top.at == unwinding.spot.at;
+}
+
+void relief_note_grant(PyThreadState *state, size_t n)
+{
+    if (unwinding.is_refused && !is_unwinding(state, n))
+        unwinding.is_refused = false;
+}
+
+/* ---- interned strings ------------------------------------------------------------------------------ */
+
+#if KNOWS_INTERNED
+
+static size_t keys_size(int log2)
+{
+    const int log2_index = log2 < 8 ? log2 : log2 < 16 ? log2 + 1 : log2 + 2;
+    const size_t usable = ((size_t)2 << log2) / 3;
+    return sizeof(PyDictKeysObject) + ((size_t)1 << log2_index) + usable * sizeof(PyDictUnicodeEntry);
+}
+
+/* Once for each number of strings that fills it, so that nothing else of that size is granted again and again. */
+static bool is_table_growing(size_t n)
+{
+    static Py_ssize_t last;
+    PyDictObject *table = (PyDictObject *)PyInterpreterState_Main()->cached_objects.interned_strings;
+    if (!table || table->ma_keys->dk_usable > 0 || table->ma_used == last)
+        return false;
+    for (int log2 = table->ma_keys->dk_log2_size; log2 < table->ma_keys->dk_log2_size + 4; log2++) {
+        if (n != keys_size(log2))
+            continue;
+        last = table->ma_used;
+        return true;
+    }
+    return false;
+}
+
+#else
+
+static bool is_table_growing(size_t n)
+{
+    (void)n;
+    return false;
+}
+
+#endif
+
+static bool take_one(_Atomic int *count, int most)
+{
+    if (atomic_fetch_add(count, 1) < most)
+        return true;
+    atomic_fetch_sub(count, 1);
+    return false;
+}
+
+static bool take_block(void)
+{
+    return take_one(&blocks, BLOCKS);
+}
+
+void relief_note_free(void)
+{
+    atomic_fetch_sub(&blocks, 1);
+}
+
+void relief_note_chunk_free(void)
+{
+    atomic_fetch_sub(&chunks, 1);
+}
+
+static bool is_main_interpreter(PyThreadState *state)
+{
+    return state && state->interp == PyInterpreterState_Main();
+}
+
+bool relief_is_due(PyThreadState *state, size_t n)
+{
+    struct spot top;
+    if (!is_main_interpreter(state))
+        return false;
+    frames_top(state, &top);
+    if (n <= LARGEST_SHOWN && machinery_is_display(top))
+        return take_one(&blocks, BLOCKS_SHOWN);
+    if (n > LARGEST)
+        return is_table_growing(n) && take_block();
+    return (is_unwinding(state, n) || !top.frame || machinery_is_threading(&top)) && take_block();
+}
+
+bool relief_is_due_to_chunk(PyThreadState *state, size_t n)
+{
+    return is_main_interpreter(state) && n <= LARGEST_CHUNK && take_one(&chunks, CHUNKS);
+}

@@ -1,0 +1,353 @@
+/* verdict.c - collect, look again, raise.
+ *
+ * Invariants:
+ *  - A verdict runs as a pending call of the main interpreter, GIL held, between two instructions of whichever
+ *    thread polled. It raises there only if that is the thread it is about, and the frame is none of the
+ *    interpreter's machinery; else it is put off to the next poll.
+ *  - Python code runs in the middle of it (callbacks, finalizers): other threads too, and scopes may end. So
+ *    everything is looked at again afterwards. One collects at a time. */
+#define PY_SSIZE_T_CLEAN
+#include "verdict.h"
+
+#include "asks.h"
+#include "delivery.h"
+#include "frames.h"
+#include "gauges.h"
+#include "hooks.h"
+#include "machinery.h"
+#include "repair.h"
+#include "scopes.h"
+
+#include <structmember.h>
+#include <structseq.h>
+#include <time.h>
+
+struct verdict_figures verdict_figures;
+
+static PyObject *collect;     /* gc.collect */
+static PyObject *callbacks;   /* a list */
+static PyTypeObject *pressure; /* what they are called with */
+static bool is_collecting;
+
+static void be_strict(struct thread *t)
+{
+    if (!t->exempt)
+        t->state &= ~(unsigned)LENIENT;
+}
+
+/* ---- collecting -------------------------------------------------------------------------------- */
+
+static void call_back(PyObject *callback, const char *scope, size_t limit)
+{
+    PyObject *info = PyStructSequence_New(pressure);
+    PyObject *result = NULL;
+    if (info) {
+        PyStructSequence_SET_ITEM(info, 0, PyLong_FromSize_t(zaccount_used(&python_account)));
+        PyStructSequence_SET_ITEM(info, 1, PyLong_FromSize_t(limit));
+        PyStructSequence_SET_ITEM(info, 2, PyUnicode_FromString(scope));
+        if (!PyErr_Occurred())
+            result = PyObject_CallOneArg(callback, info);
+    }
+    if (!result)
+        PyErr_WriteUnraisable(callback);
+    Py_XDECREF(result);
+    Py_XDECREF(info);
+}
+
+static void call_all_back(const char *scope, size_t limit)
+{
+    if (!callbacks || PyList_GET_SIZE(callbacks) == 0)
+        return;
+    PyObject *now = PyList_AsTuple(callbacks); /* one may add or remove others */
+    for (Py_ssize_t i = 0; now && i < PyTuple_GET_SIZE(now); i++)
+        call_back(PyTuple_GET_ITEM(now, i), scope, limit);
+    PyErr_Clear();
+    Py_XDECREF(now);
+}
+
+static void collect_garbage(void)
+{
+    PyObject *result = PyObject_CallNoArgs(collect);
+    if (!result)
+        PyErr_WriteUnraisable(collect);
+    Py_XDECREF(result);
+    verdict_figures.collections++;
+}
+
+void verdict_collect(const char *scope, size_t limit)
+{
+    struct thread *t = thread_self();
+    PyObject *type, *value, *traceback;
+    if (is_collecting || !collect)
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    is_collecting = true;
+    t->state |= LENIENT; /* a collection that is refused something has been for nothing */
+    call_all_back(scope, limit);
+    if (zaccount_used(&python_account) > limit)
+        collect_garbage();
+    be_strict(t);
+    is_collecting = false;
+    PyErr_Restore(type, value, traceback);
+}
+
+/* ---- collections that become the program ----------------------------------------------------------- */
+
+/* A collection is poor if it made less room than a 25th of the limit and came so soon after the last one that
+ * they take more than a third of the time. */
+enum { LEAST_PART = 25, SHARE = 2, STRIKES = 8 };
+
+static struct {
+    double ended;
+    unsigned poor;
+} overhead;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* Collects; true if that has been poor too often. */
+static bool collect_in_turn(const char *scope, size_t limit)
+{
+    const size_t before = zaccount_used(&python_account);
+    const double began = now(), pause = began - overhead.ended;
+    verdict_collect(scope, limit);
+    const size_t after = zaccount_used(&python_account), gain = before > after ? before - after : 0;
+    overhead.ended = now();
+    const bool is_poor = gain < limit / LEAST_PART && pause < SHARE * (overhead.ended - began);
+    overhead.poor = is_poor ? overhead.poor + 1 : 0;
+    if (overhead.poor < STRIKES)
+        return false;
+    overhead.poor = 0;
+    return true;
+}
+
+/* ---- the verdict ----------------------------------------------------------------------------------- */
+
+static bool is_above(const struct ask *ask, const struct thread *t)
+{
+    const struct gauge *g = ask->of_thread ? gauges_find(t, ask->number) : NULL;
+    if (ask->of_thread)
+        return g && atomic_load(&g->net) > 0 && (size_t)atomic_load(&g->net) > g->limit;
+    const size_t hard = atomic_load(&python_account.hard), used = zaccount_used(&python_account);
+    if (ask->number != scopes_number())
+        return false;
+    return used > ask->limit || (delivery_counts_debt && (ask->debt > hard || used > hard - ask->debt));
+}
+
+static void end_ask(struct ask *ask, struct thread *t)
+{
+    if (t->ask == ask) {
+        asks_close(t);
+        return;
+    }
+    ask->number = 0; /* its thread closes it */
+    ask->state = ASK_LATER;
+}
+
+static int spare(struct ask *ask, struct thread *t)
+{
+    if (ask->is_collected) {
+        verdict_figures.spared++;
+        scopes_note_settled(zaccount_used(&python_account));
+    }
+    end_ask(ask, t);
+    return 0;
+}
+
+/* The handler that finds the error is asked for by its own thread. */
+static int raise_here(struct ask *ask, struct thread *t, PyThreadState *state)
+{
+    struct limit_figures figures;
+    asks_figures(ask, &figures);
+    t->state |= LENIENT;
+    PyObject *error = limit_error_new((PyTypeObject *)asks_error, &figures);
+    repair_drop();
+    repair_begin(state);
+    be_strict(t);
+    delivery_limits_changed(); /* a repair wants to be looked at by each hook */
+    asks_note_raised(t, ask);
+    asks_close(t);
+    verdict_figures.errors++;
+    if (error) {
+        PyErr_SetObject(asks_error, error);
+        Py_DECREF(error);
+    } else if (!PyErr_Occurred()) {
+        PyErr_NoMemory();
+    }
+    return -1;
+}
+
+static bool is_bad_moment(PyThreadState *state, struct spot *spot)
+{
+    frames_top(state, spot);
+    return !spot->frame || frames_is_tracing(state) || machinery_is(*spot); /* no frame: a thread is being started */
+}
+
+/* Called again at the next poll. */
+static int put_off(struct ask *ask, PyThreadState *state)
+{
+    ask->state = asks_queue(ask, state) ? ASK_QUEUED : ASK_LATER;
+    return 0;
+}
+
+static PyThreadState *state_of(PyThreadState *self, unsigned long ident)
+{
+    PyThreadState *state = PyInterpreterState_ThreadHead(self->interp);
+    while (state && state->thread_id != ident)
+        state = PyThreadState_Next(state);
+    return state;
+}
+
+/* Another thread's: the error waits for it, or, where that would hit machinery, for its next hook. */
+static int hand_on(struct ask *ask, struct thread *t, PyThreadState *self)
+{
+    struct spot spot;
+    PyThreadState *state = state_of(self, ask->ident);
+    if (!state) {
+        end_ask(ask, t);
+        return 0;
+    }
+    if (is_bad_moment(state, &spot) || frames_has_error(state) ||
+        delivery_is_handling(NULL, state, ask->number) || !asks_place(state)) {
+        ask->state = ASK_LATER;
+        return 0;
+    }
+    ask->state = ASK_PLACED;
+    verdict_figures.errors++;
+    return 0;
+}
+
+static int judge(struct ask *ask, struct thread *t, PyThreadState *state, bool is_own)
+{
+    bool too_often = false;
+    if (!is_own && ask->of_thread)
+        return hand_on(ask, t, state);
+    if (!is_above(ask, t))
+        return spare(ask, t);
+    if (!ask->is_collected) {
+        if (is_collecting)
+            return put_off(ask, state);
+        const uint64_t number = ask->number;
+        ask->state = ASK_JUDGED;
+        too_often = collect_in_turn(scopes_name(number), ask->limit);
+        ask->is_collected = true;
+        if (ask->state != ASK_JUDGED)
+            return 0; /* its thread has closed it, or left the scope */
+        if (ask->number != number)
+            return spare(ask, t);
+    }
+    if (!is_above(ask, t)) {
+        if (!too_often)
+            return spare(ask, t);
+        verdict_figures.overhead++;
+    }
+    return is_own ? raise_here(ask, t, state) : hand_on(ask, t, state);
+}
+
+int verdict_give(void *arg)
+{
+    struct ask *ask = arg;
+    struct thread *t = thread_self();
+    struct spot spot;
+    ask->is_queued = false;
+    if (ask->state == ASK_ABANDONED) {
+        ask->state = ASK_FREE;
+        return 0;
+    }
+    if (asks_are_over()) {
+        ask->state = ASK_LATER;
+        return 0;
+    }
+    if (ask->state == ASK_PLACED)
+        return 0;
+    if (ask->number == 0) {
+        end_ask(ask, t);
+        return 0;
+    }
+    PyThreadState *state = PyThreadState_Get();
+    const bool is_own = t->ask == ask;
+    if (is_own && delivery_is_handling(t, state, ask->number)) {
+        asks_close(t); /* once the handler is done, a hook asks anew */
+        return 0;
+    }
+    if (is_own && is_bad_moment(state, &spot))
+        return is_above(ask, t) ? put_off(ask, state) : spare(ask, t);
+    return judge(ask, t, state, is_own);
+}
+
+/* ---- on_pressure() ----------------------------------------------------------------------------------- */
+
+const char verdict_on_pressure_doc[] =
+    "on_pressure(callback, *, remove=False)\n--\n\n"
+    "Have callback(info) called when a limit has been passed, before anything is raised.\n\n"
+    "It is to drop what can be made again: caches. info has used and limit, in bytes, and scope, the\n"
+    "kind of limit. If use is then at or below the limit nothing is raised. It runs at a safe point, in\n"
+    "whichever thread gets there; what it raises is reported as unraisable and ignored. Returns the\n"
+    "callback, so it can be used as a decorator; remove=True takes it out again, ValueError if it is\n"
+    "not there.";
+
+PyObject *verdict_on_pressure(PyObject *module, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"callback", "remove", NULL};
+    PyObject *callback;
+    int remove = 0;
+    (void)module;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|$p:on_pressure", names, &callback, &remove))
+        return NULL;
+    if (!PyCallable_Check(callback)) {
+        PyErr_Format(PyExc_TypeError, "callback=%R has the wrong type, %s: expected a callable", callback,
+                     Py_TYPE(callback)->tp_name);
+        return NULL;
+    }
+    if (!callbacks) {
+        PyErr_SetString(PyExc_RuntimeError, "on_pressure() works in the main interpreter only");
+        return NULL;
+    }
+    if (!remove)
+        return PyList_Append(callbacks, callback) < 0 ? NULL : Py_NewRef(callback);
+    const Py_ssize_t at = PySequence_Index(callbacks, callback);
+    if (at < 0) {
+        PyErr_Format(PyExc_ValueError, "callback=%R is not registered", callback);
+        return NULL;
+    }
+    return PySequence_DelItem(callbacks, at) < 0 ? NULL : Py_NewRef(callback);
+}
+
+static PyStructSequence_Field pressure_fields[] = {
+    {"used", "bytes in use"},
+    {"limit", "bytes that it should not pass"},
+    {"scope", "the kind of limit"},
+    {NULL, NULL},
+};
+
+static PyStructSequence_Desc pressure_desc = {
+    .name = "zmalloc.Pressure",
+    .doc = "What an on_pressure() callback is told.",
+    .fields = pressure_fields,
+    .n_in_sequence = 3,
+};
+
+int verdict_init(PyObject *module, PyTypeObject *limit_error)
+{
+    PyTypeObject *type = PyStructSequence_NewType(&pressure_desc);
+    const int failed = type ? PyModule_AddType(module, type) : -1;
+    Py_XDECREF(type); /* the module has it */
+    if (failed)
+        return -1;
+    if (PyThreadState_Get()->interp != PyInterpreterState_Main() || collect)
+        return 0;
+    PyObject *gc = PyImport_ImportModule("gc");
+    PyObject *function = gc ? PyObject_GetAttrString(gc, "collect") : NULL;
+    Py_XDECREF(gc);
+    pressure = (PyTypeObject *)Py_NewRef((PyObject *)type);
+    callbacks = PyList_New(0);
+    if (!function || !pressure || !callbacks || machinery_init() < 0)
+        return -1;
+    asks_error = Py_NewRef((PyObject *)limit_error);
+    collect = function;
+    return 0;
+}
