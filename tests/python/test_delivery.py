@@ -443,15 +443,22 @@ def hog():
                 kept.append([0] * 10)
         except MemoryError:
             kept.clear()
-for _ in range(30):
+def start():
     try:
         threading.Thread(target=hog, daemon=True).start()
     except (MemoryError, RuntimeError):
         pass
+def main():
+    for _ in range(30):
+        try:
+            start()
+        except MemoryError:  # the hogs let use grow again while start() handled its own error
+            pass
+    time.sleep(0.3)
+    print("end", flush=True)
 while True:
     try:
-        time.sleep(0.3)
-        print("end", flush=True)
+        main()
         break
     except MemoryError:
         pass
