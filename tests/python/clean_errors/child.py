@@ -42,10 +42,12 @@ def switch_off(piece: str | None) -> None:
 
 def under_cap(load: Load, run: Run, reserve: str | None) -> None:
     """Runs the load below the limit. What is written down here takes no memory."""
+    filling = max(0, run.room - loads.SLOW_ROOM) if load.slow else 0
     zmalloc.reset_peak()
     try:
         with make_limit(run.room, reserve):
             run.hard = zmalloc.stats().hard_limit or 0
+            ballast = bytearray(filling)
             try:
                 load.function(run)
                 run.where = "returned"
@@ -53,6 +55,7 @@ def under_cap(load: Load, run: Run, reserve: str | None) -> None:
                 run.caller = type(error)
                 run.where = "raised"
             run.peak = zmalloc.peak()
+            del ballast
     except BaseException as error:
         run.outside = type(error)
         if not run.peak:

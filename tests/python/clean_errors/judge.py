@@ -19,20 +19,22 @@ NEVER = re.compile(r"^.*\b(SystemError|Fatal Python error|Segmentation fault)\b.
 #: The last line of a traceback: at the left edge, "Class: text" or "Class".
 LAST_LINE = re.compile(r"^(?:[a-z_.]+\.)?([A-Z]\w*)(?::.*)?$", re.MULTILINE)
 
+NAMELESS = "an error"
 OF_MEMORY = {"MemoryError", "LimitError"}
 
 
 def printed(err: str, found: re.Match[str]) -> str:
     """Which exception the traceback behind that line is of."""
     last = LAST_LINE.search(err, found.end())
-    return last[1] if last else "an error"
+    return last[1] if last else NAMELESS
 
 
 def on_stderr(load: Load, err: str) -> Iterator[str]:
     """What must not be there."""
     for found in NEVER.finditer(err):
         yield f"stderr: {found[0].strip()}"
-    allowed = OF_MEMORY | ({"RecursionError"} if load.recurses else set())
+    # with no memory for its traceback CPython names no error
+    allowed = OF_MEMORY | {NAMELESS} | ({"RecursionError"} if load.recurses else set())
     for pattern, may in ((UNRAISABLE, load.unraisable), (IN_THREAD, load.thread_may_die)):
         for found in pattern.finditer(err):
             kind = printed(err, found)

@@ -26,7 +26,32 @@ class Known:
         )
 
 
-KNOWN: tuple[Known, ...] = ()
+KNOWN: tuple[Known, ...] = (
+    Known(
+        load=r"c_loops\.tuple",
+        reason=r"after the MemoryError a late LimitError",
+        versions=("3.10", "3.11", "3.12", "3.13"),
+        issue="of the kind of python/cpython#151763: _PyTuple_Resize() loses what is in the tuple",
+        case="""
+import _testcapi, gc, itertools, sys
+
+lost = []
+for n in range(1, 600):
+    gc.collect()
+    before = sys.getallocatedblocks()
+    _testcapi.set_nomemory(n)
+    try:
+        tuple(map(float, itertools.count()))
+    except MemoryError:
+        pass
+    finally:
+        _testcapi.remove_mem_hooks()
+    gc.collect()
+    lost.append(sys.getallocatedblocks() - before)
+print(max(lost))  # some hundred floats that nothing refers to
+""",
+    ),
+)
 
 
 def known(load: str, reasons: list[str], version: str) -> Known | None:

@@ -69,6 +69,8 @@ class Load(NamedTuple):
     gets: str = "caller"
     #: bytes that it needs before it is in its own try: a smaller room would be met outside of that
     least: int = 0
+    #: it takes little in much time: all of a large room but SLOW_ROOM is filled for it
+    slow: bool = False
     #: it recurses: a RecursionError is clean, too
     recurses: bool = False
     #: errors are swallowed in its __del__ methods or callbacks, and CPython prints them
@@ -87,6 +89,9 @@ class Load(NamedTuple):
     since: tuple[int, int] = (3, 10)
     #: it needs the main thread
     main_only: bool = False
+
+
+SLOW_ROOM = 12 << 20
 
 
 _loads: dict[str, Load] = {}

@@ -148,12 +148,12 @@ def zip_star(run: Run) -> None:
 
 @load("c_loops.reduce")
 def reduce(run: Run) -> None:
-    functools.reduce(operator.concat, map(str, itertools.repeat("xyz" * 500)))
+    functools.reduce(operator.concat, itertools.repeat("x" * 4 * run.step))
 
 
 @load("c_loops.sum_of_lists")
 def sum_of_lists(run: Run) -> None:
-    sum(itertools.repeat([1] * (run.step // 8)), [])  # noqa: RUF017
+    sum(itertools.repeat([1] * run.step), [])  # noqa: RUF017
 
 
 @load("c_loops.counter")

@@ -33,14 +33,14 @@ def execute(run: Run) -> None:
         kept.append(scope)
 
 
-@load("code.eval")
+@load("code.eval", slow=True)
 def evaluate(run: Run) -> None:
     kept = []
     while True:
         kept.append(eval(f"[{len(kept)}, 'text', lambda x: x + 1][:]"))
 
 
-@load("code.compile")
+@load("code.compile", slow=True)
 def compile_(run: Run) -> None:
     kept = []
     text = source(3)
@@ -49,7 +49,7 @@ def compile_(run: Run) -> None:
 
 
 def a_big_source(run: Run) -> None:
-    run.made = source((run.room + (2 << 20)) // 1500)
+    run.made = source((run.room + (2 << 20)) // 10_000)
 
 
 @load("code.compile_one", before=a_big_source)
@@ -71,12 +71,12 @@ def a_module(run: Run) -> None:
     """Two modules that have no cached bytecode: a small one, and one that never fits."""
     folder = tempfile.TemporaryDirectory()
     Path(folder.name, "zmalloc_small_module.py").write_text(source(5))
-    Path(folder.name, "zmalloc_big_module.py").write_text(source((run.room + (2 << 20)) // 1500))
+    Path(folder.name, "zmalloc_big_module.py").write_text(source((run.room + (2 << 20)) // 10_000))
     sys.path.insert(0, folder.name)
     run.made = folder
 
 
-@load("code.imports", before=a_module)
+@load("code.imports", slow=True, before=a_module)
 def imports(run: Run) -> None:
     kept = []
     while True:
@@ -129,7 +129,7 @@ def no_maker(run: Run) -> str | None:
     return None
 
 
-@load("code.imports_by_a_finder", before=a_maker, after=no_maker)
+@load("code.imports_by_a_finder", slow=True, before=a_maker, after=no_maker)
 def imports_by_a_finder(run: Run) -> None:
     """What it has imported it takes out of sys.modules: that would outlive it."""
     n = 0
@@ -142,7 +142,7 @@ def imports_by_a_finder(run: Run) -> None:
             sys.modules.pop(f"zmalloc_made_{made}", None)
 
 
-@load("code.reloads", before=a_module)
+@load("code.reloads", slow=True, before=a_module)
 def reloads(run: Run) -> None:
     import zmalloc_small_module  # type: ignore[import-not-found]
 

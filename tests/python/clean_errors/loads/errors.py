@@ -53,7 +53,7 @@ def deep_tracebacks(run: Run) -> None:
             kept.append(error)
 
 
-@load("errors.formatted")
+@load("errors.formatted", slow=True)
 def formatted(run: Run) -> None:
     kept = []
     while True:
@@ -63,7 +63,7 @@ def formatted(run: Run) -> None:
             kept.append(traceback.format_exc())
 
 
-@load("errors.traceback_objects")
+@load("errors.traceback_objects", slow=True)
 def traceback_objects(run: Run) -> None:
     def describe() -> Any:
         try:

@@ -28,7 +28,7 @@ def runaway_coroutine(run: Run) -> None:
     asyncio.run(grow())
 
 
-@load("asyncio.tiny_tasks")
+@load("asyncio.tiny_tasks", slow=True, leaves=True)
 def tiny_tasks(run: Run) -> None:
     """So many that cancelling them at the end takes memory, too."""
 
@@ -77,9 +77,12 @@ def tasks(run: Run) -> None:
     asyncio.run(main())
 
 
-@load("asyncio.tasks_that_hold", least=ROOM)
+@load("asyncio.tasks_that_hold", least=ROOM, leaves=True)
 def tasks_that_hold(run: Run) -> None:
-    """No handler, and nothing is free before asyncio.run() has cancelled the last task."""
+    """No handler, and nothing is free before asyncio.run() has cancelled the last task.
+
+    If the error comes there the loop is not closed, and lives on.
+    """
 
     async def wait(gate: asyncio.Event) -> int:
         held = bytes(run.step)

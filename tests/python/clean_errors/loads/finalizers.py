@@ -112,7 +112,7 @@ def generators_with_finally(run: Run) -> None:
         log.append([0] * 10)
 
 
-@load("finalizers.files", unraisable=True)
+@load("finalizers.files", slow=True, unraisable=True)
 def files(run: Run) -> None:
     """Files that are closed when they die, without a warning."""
     kept = []

@@ -30,7 +30,7 @@ from . import Run, load
 DOCUMENT = {"name": "x", "tags": ["a", "b", {"c": [1, 2, 3]}], "at": (1, 2.5), "none": None}
 
 
-@load("library.re")
+@load("library.re", slow=True)
 def regular_expressions(run: Run) -> None:
     kept: list[Any] = []
     while True:
@@ -102,7 +102,7 @@ def json_indented(run: Run) -> None:
     """With an indent the encoder is Python code: generators in generators."""
     kept = []
     while True:
-        kept.append(json.dumps(run.made[:300], indent=2))
+        kept.append(json.dumps(run.made[:50], indent=2) * (1 + run.step // 2000))
 
 
 def pickled_lists(run: Run) -> None:
@@ -169,7 +169,7 @@ def a_keeping_handler(run: Run) -> None:
     run.made = Keeping()
 
 
-@load("library.logging", before=a_keeping_handler, after=the_lock_is_free)
+@load("library.logging", slow=True, before=a_keeping_handler, after=the_lock_is_free)
 def logging_(run: Run) -> None:
     logger = a_logger(run.made)
     try:
@@ -183,7 +183,7 @@ def a_stream_handler(run: Run) -> None:
     run.made = logging.StreamHandler(io.StringIO())
 
 
-@load("library.logging_to_a_stream", before=a_stream_handler, after=the_lock_is_free)
+@load("library.logging_to_a_stream", slow=True, before=a_stream_handler, after=the_lock_is_free)
 def logging_to_a_stream(run: Run) -> None:
     """Its emit() swallows errors and prints them, so the program takes memory itself, too."""
     logger = a_logger(run.made)
@@ -203,7 +203,7 @@ def csv_(run: Run) -> None:
         rows.extend(csv.reader(["1,2,3", '"a, b",c,d']))
 
 
-@load("library.configparser")
+@load("library.configparser", slow=True)
 def configuration(run: Run) -> None:
     kept = []
     while True:
@@ -235,7 +235,7 @@ def html_(run: Run) -> None:
         parser.feed("<p class='x'>some <b>text</b> &amp; more<br/></p>" * 5)
 
 
-@load("library.argparse")
+@load("library.argparse", slow=True)
 def arguments(run: Run) -> None:
     kept = []
     while True:
@@ -245,14 +245,14 @@ def arguments(run: Run) -> None:
         kept.append((parser, parser.parse_args(["--size", "5", "a", "b"])))
 
 
-@load("library.textwrap")
+@load("library.textwrap", slow=True)
 def wrapped(run: Run) -> None:
     kept = []
     while True:
         kept.append(textwrap.wrap("some words to be wrapped, " * 10, 30))
 
 
-@load("library.difflib")
+@load("library.difflib", slow=True)
 def differences(run: Run) -> None:
     kept = []
     one = [f"line {n}" for n in range(20)]
@@ -261,7 +261,7 @@ def differences(run: Run) -> None:
         kept.append(list(difflib.unified_diff(one, other)))
 
 
-@load("library.inspect")
+@load("library.inspect", slow=True)
 def signatures(run: Run) -> None:
     kept = []
     while True:
@@ -276,7 +276,7 @@ def syntax_trees(run: Run) -> None:
         kept.append((tree, ast.dump(tree)))
 
 
-@load("library.tokenize")
+@load("library.tokenize", slow=True)
 def tokens(run: Run) -> None:
     kept: list[Any] = []
     source = "def f(a, b=1):\n    return [x * b for x in a]\n" * 5
@@ -284,7 +284,7 @@ def tokens(run: Run) -> None:
         kept.extend(tokenize.generate_tokens(io.StringIO(source).readline))
 
 
-@load("library.typing")
+@load("library.typing", slow=True)
 def typing_(run: Run) -> None:
     kept = []
     while True:

@@ -83,6 +83,7 @@ def _add(loop: str, text: str, handler: str, wrapper: str) -> None:
         f"loops.{prefix}{loop}.{handler}",
         gets=HANDLERS[handler],
         least=least,
+        slow=wrapper == "coroutine",
         before=before,
         after=after,
     )(run_it)

@@ -134,7 +134,7 @@ def bound_methods(run: Run) -> None:
         kept.append((point.__init__, [].append, functools.partial(point.__init__, 1)))
 
 
-@load("objects.dataclasses")
+@load("objects.dataclasses", slow=True)
 def data_classes(run: Run) -> None:
     kept = []
     while True:

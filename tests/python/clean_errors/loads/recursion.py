@@ -209,7 +209,8 @@ def through_compile(run: Run) -> None:
     """The compiler recurses over nested expressions, and has a limit of its own."""
     for n in itertools.count(1):
         try:
-            run.made.append(compile("+".join(f"x{m}" for m in range(n % 90 + 2)), "made", "eval"))
+            code = compile("+".join(f"x{m}" for m in range(n % 90 + 2)), "made", "eval")
+            run.made.append((code, bytes(run.step)))
         except RecursionError as error:
             run.made.append(error)
 

@@ -60,12 +60,12 @@ def impossible_requests_only(run: Run) -> None:
             run.wrong = "10 GB were granted"
 
 
-@load("swallows.every_tenth_error", gets="handler")
+@load("swallows.every_tenth_error", slow=True, gets="handler")
 def every_tenth_error(run: Run) -> None:
     """Nine times out of ten the handler frees what it can; the tenth it forgets to."""
     kept: list[Any] = []
     errors = 0
-    while errors < 40:
+    while errors < 20:
         try:
             while True:
                 kept.append([0] * 10)
@@ -76,7 +76,7 @@ def every_tenth_error(run: Run) -> None:
                 kept.clear()
 
 
-@load("swallows.all_of_the_first_fifty")
+@load("swallows.all_of_the_first_fifty", slow=True)
 def all_of_the_first_fifty(run: Run) -> None:
     kept = []
     errors = 0
