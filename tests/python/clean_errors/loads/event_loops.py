@@ -160,6 +160,10 @@ def streams(run: Run) -> None:
     """Two streams over a pair of sockets; one echoes, the other keeps what comes back."""
     kept: list[Any] = []
 
+    def ended_early() -> None:
+        if run.kind is None:
+            run.wrong = "the stream ended early"
+
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(4096):
@@ -168,6 +172,8 @@ def streams(run: Run) -> None:
         except MemoryError as error:
             run.kind = type(error)
             kept.clear()
+        except ConnectionError:
+            ended_early()
         writer.close()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -178,9 +184,8 @@ def streams(run: Run) -> None:
         except MemoryError as error:
             run.kind = type(error)
             kept.clear()
-        except asyncio.IncompleteReadError:
-            if run.kind is None:
-                run.wrong = "the stream ended early"
+        except (asyncio.IncompleteReadError, ConnectionError):
+            ended_early()
         writer.close()
 
     async def main() -> None:
