@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
 from typing import Any
 
 from . import Run, load
@@ -102,6 +104,22 @@ def and_asks_for_less(run: Run) -> None:
             size //= 2
     if not granted:
         run.wrong = "nothing was granted"
+
+
+@load("swallows.c_loops_deep_down", gets="handler", least=200_000)
+def c_loops_deep_down(run: Run) -> None:
+    """Is refused below 100 calls, ten times: each time there has to be memory to unwind them."""
+
+    def descend(n: int, kept: collections.deque[str]) -> None:
+        if n:
+            descend(n - 1, kept)
+        kept.extend(map(str, itertools.count()))
+
+    for _ in range(10):
+        try:
+            descend(100, collections.deque())
+        except MemoryError as error:
+            run.kind = type(error)
 
 
 @load("swallows.in_a_callback")
