@@ -23,6 +23,7 @@ struct ask {
     bool is_queued;      /* whatever the state is */
     bool is_collected;   /* the garbage has been, and use is still above */
     bool of_thread;      /* the scope is one of the thread's own */
+    bool leaves_loop;    /* it is to come between two callbacks of asyncio's loop, whatever is being handled */
     unsigned long ident; /* of the thread */
     uint64_t number;     /* of the scope */
     size_t limit, asked_at, requested, debt;

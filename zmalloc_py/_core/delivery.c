@@ -137,15 +137,6 @@ void delivery_note_refused(enum domain d)
         relief_note_refusal(frames_state());
 }
 
-bool delivery_must_grant(enum domain d, size_t n)
-{
-    const struct marks m = marks_in_force();
-    if (m.hard == m.limit)
-        return false; /* a plain hard cap */
-    PyThreadState *state = frames_state(); /* a lock is a RAW block: NULL if that is asked for without the GIL */
-    return d == STACK ? relief_is_due_to_chunk(state, n) : relief_is_due(state, n);
-}
-
 void delivery_note_chunk(struct thread *t, int64_t n)
 {
     const bool was_deep = t->stack > FIRST_CHUNK;
@@ -202,6 +193,33 @@ static void begin_ask(struct thread *t, PyThreadState *state, const struct ask *
     t->ask = ask;
     t->state |= ASKED;
     ask->state = asks_queue(ask, state) ? ASK_QUEUED : ASK_LATER;
+}
+
+/* The loop could do no more than get by without what it was refused: it is left at the end of its turn, also where
+ * an error is being handled, as while asyncio.run() cancels what is left. */
+static void leave_loop(struct thread *t, PyThreadState *state, size_t n)
+{
+    const struct marks m = marks_in_force();
+    if (t->ask)
+        t->ask->leaves_loop = true;
+    else if (!(t->state & (LENIENT | EXEMPT)) && !asks_are_over() && m.limit != SIZE_MAX)
+        begin_ask(t, state,
+                  &(struct ask){.number = scopes_number(), .leaves_loop = true, .limit = m.limit,
+                                .asked_at = zaccount_used(&python_account), .requested = n});
+}
+
+bool delivery_must_grant(struct thread *t, enum domain d, size_t n)
+{
+    const struct marks m = marks_in_force();
+    if (m.hard == m.limit)
+        return false; /* a plain hard cap */
+    PyThreadState *state = frames_state(); /* a lock is a RAW block: NULL if that is asked for without the GIL */
+    if (d == STACK)
+        return relief_is_due_to_chunk(state, n);
+    const enum relief relief = relief_is_due(state, n);
+    if (relief == RELIEF_LOOP)
+        leave_loop(t, state, n);
+    return relief != RELIEF_NONE;
 }
 
 static bool has_grown(const struct thread *t, uint64_t number, size_t used)
@@ -293,6 +311,12 @@ static void note_raised(struct thread *t, PyThreadState *state, struct ask *ask)
     asks_close(t);
 }
 
+/* May an ask that is open already be brought forward now? */
+static bool may_bring(const struct thread *t, PyThreadState *state)
+{
+    return t->ask->leaves_loop ? !asks_are_over() : may_ask(t, state, t->ask->number);
+}
+
 static void notice_placed(struct thread *t, PyThreadState *state, struct ask *ask)
 {
     if (!asks_is_placed(state)) {
@@ -321,7 +345,7 @@ static void notice_ask(struct thread *t, PyThreadState *state, size_t n)
         notice_placed(t, state, ask);
         break;
     case ASK_LATER:
-        if (!may_ask(t, state, ask->number))
+        if (!may_bring(t, state))
             break;
         if (ask->is_queued || asks_queue(ask, state))
             ask->state = ASK_QUEUED;

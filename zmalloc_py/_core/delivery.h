@@ -31,7 +31,7 @@ bool delivery_is_handling(const struct thread *t, PyThreadState *state, uint64_t
 void delivery_note_refused(enum domain d);
 
 /* They are refused: must they be granted uncounted? See relief.h. */
-bool delivery_must_grant(enum domain d, size_t n);
+bool delivery_must_grant(struct thread *t, enum domain d, size_t n);
 
 /* In a MEM or OBJ hook of a thread with ASKED or CROSSED, which asks for n bytes, before anything else. */
 void delivery_notice(struct thread *t, size_t n);

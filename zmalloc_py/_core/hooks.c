@@ -302,7 +302,7 @@ ZPORT_INLINE void *allocate_counted(struct thread *t, enum domain d, size_t coun
 {
     const size_t n = zeroed ? count * size : size;
     if (zport_unlikely(!(is_fast ? take_for(d, t, n) : take_slowly(d, t, n))))
-        return delivery_must_grant(d, n) ? ask_uncounted(t, d, count, size, zeroed) : refuse(d, n);
+        return delivery_must_grant(t, d, n) ? ask_uncounted(t, d, count, size, zeroed) : refuse(d, n);
 
     if (d != RAW)
         t->size = n;
@@ -564,7 +564,7 @@ ZPORT_INLINE void *resize_counted(struct thread *t, enum domain d, void *p, zmap
     const size_t old = zmap_size(at, code); /* 0 for a block from before the hooks: adopted whole */
     const size_t more = n > old ? n - old : 0;
     if (zport_unlikely(more && !take_more(d, t, more, code == 0 || code == ZMAP_TAG)))
-        return code && delivery_must_grant(d, n) ? resize_uncounted(t, d, p, code, old, n) : refuse(d, n);
+        return code && delivery_must_grant(t, d, n) ? resize_uncounted(t, d, p, code, old, n) : refuse(d, n);
     if (code)
         zmap_clear(at, code);
     void *q = ask_resize(t, d, p, code && code != ZMAP_TAG ? size_behind(old) : 0, n);
@@ -849,7 +849,7 @@ static ZPORT_NOINLINE void *get_uncounted_chunk(size_t n)
 static void *allocate_chunk(struct thread *t, size_t n)
 {
     if (!take_slowly(STACK, t, n))
-        return delivery_must_grant(STACK, n) ? get_uncounted_chunk(n) : refuse(STACK, n);
+        return delivery_must_grant(t, STACK, n) ? get_uncounted_chunk(n) : refuse(STACK, n);
     t->state += INNER;
     void *p = hooks_original_arena.alloc(hooks_original_arena.ctx, n);
     t->state -= INNER;

@@ -4,21 +4,22 @@
 
 #include <string.h>
 
-/* Threads, queues and event loops; imports; what shows and logs errors; the parts of test runners, debuggers and
- * kernels that talk to another process. A name stands for its submodules, too. */
+/* Threads, queues and event loops; imports; what shows and logs errors; what runs as the callback of a weak reference;
+ * the parts of test runners, debuggers and kernels that talk to another process. A name stands for its submodules,
+ * too. */
 static const char *const names[] = {
     "_pydevd_bundle", "_pydev_bundle", "anyio",     "asyncio",    "concurrent",      "curio",
     "debugpy",        "execnet",       "importlib", "ipykernel",  "jupyter_client",  "linecache",
     "logging",        "multiprocessing", "pydevd",  "queue",      "selectors",       "socketserver",
     "subprocess",     "threading",     "tornado",   "traceback",  "trio",            "twisted",
-    "uvloop",         "xdist",         "zipimport", "zmq",        "_frozen_importlib",
-    "_frozen_importlib_external",
+    "uvloop",         "weakref",       "xdist",     "zipimport",  "zmq",             "_frozen_importlib",
+    "_frozen_importlib_external",    "_weakrefset",
 };
 
 /* What those call in the middle of their work: it depends on the caller. */
 static const char *const helpers[] = {
-    "_collections_abc", "_weakrefset", "collections", "contextlib", "enum",  "functools",
-    "heapq",            "inspect",     "reprlib",     "signal",     "types", "weakref",
+    "_collections_abc", "collections", "contextlib", "enum",  "functools", "heapq", "inspect", "reprlib", "signal",
+    "types",
 };
 
 static PyObject *name_key; /* "__name__" */
@@ -74,6 +75,19 @@ bool machinery_is_threading(const struct spot *spot)
     size_t length;
     const char *module = spot->frame ? module_of(spot, &length) : NULL;
     return module && length == strlen("threading") && memcmp(module, "threading", length) == 0;
+}
+
+bool machinery_is_asyncio(const struct spot *spot)
+{
+    static const char *const loops[] = {"asyncio"};
+    size_t length;
+    const char *module = spot->frame ? module_of(spot, &length) : NULL;
+    return module && AMONG(module, length, loops);
+}
+
+bool machinery_is_turn(const struct spot *spot)
+{
+    return machinery_is_asyncio(spot) && PyUnicode_CompareWithASCIIString(spot->code->co_name, "_run_once") == 0;
 }
 
 bool machinery_is_display(struct spot spot)

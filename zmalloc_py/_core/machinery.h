@@ -20,4 +20,11 @@ bool machinery_is_display(struct spot spot);
 /* Is it of module threading? */
 bool machinery_is_threading(const struct spot *spot);
 
+/* Is it of package asyncio? What its C parts ask for while they step a task is asked for in such a frame. */
+bool machinery_is_asyncio(const struct spot *spot);
+
+/* Is this the function of asyncio's loop that runs one callback after the other: between two of them the loop can be
+ * left. */
+bool machinery_is_turn(const struct spot *spot);
+
 #endif

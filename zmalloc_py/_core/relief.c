@@ -23,7 +23,7 @@
 /* ---- unwinding ------------------------------------------------------------------------------------ */
 
 /* What is asked for so is small, and there are no more than so many such blocks at a time. */
-enum { LARGEST = 2048, LARGEST_CHUNK = 16 << 10, BLOCKS = 2048, CHUNKS = 64 };
+enum { LARGEST = 2048, LARGEST_CHUNK = 16 << 10, BLOCKS = 2048, BLOCKS_OF_LOOPS = 1024, CHUNKS = 64 };
 
 /* Showing an exception takes up to 3 MB, once. */
 enum { LARGEST_SHOWN = 512 << 10, BLOCKS_SHOWN = 50000 };
@@ -127,17 +127,25 @@ static bool is_main_interpreter(PyThreadState *state)
     return state && state->interp == PyInterpreterState_Main();
 }
 
-bool relief_is_due(PyThreadState *state, size_t n)
+/* Small ones. */
+static enum relief relief_of(PyThreadState *state, const struct spot *top, size_t n)
+{
+    if (is_unwinding(state, n) || !top->frame || machinery_is_threading(top))
+        return take_block() ? RELIEF_ANY : RELIEF_NONE;
+    return machinery_is_asyncio(top) && take_one(&blocks, BLOCKS_OF_LOOPS) ? RELIEF_LOOP : RELIEF_NONE;
+}
+
+enum relief relief_is_due(PyThreadState *state, size_t n)
 {
     struct spot top;
     if (!is_main_interpreter(state))
-        return false;
+        return RELIEF_NONE;
     frames_top(state, &top);
     if (n <= LARGEST_SHOWN && machinery_is_display(top))
-        return take_one(&blocks, BLOCKS_SHOWN);
+        return take_one(&blocks, BLOCKS_SHOWN) ? RELIEF_ANY : RELIEF_NONE;
     if (n > LARGEST)
-        return is_table_growing(n) && take_block();
-    return (is_unwinding(state, n) || !top.frame || machinery_is_threading(&top)) && take_block();
+        return is_table_growing(n) && take_block() ? RELIEF_ANY : RELIEF_NONE;
+    return relief_of(state, &top, n);
 }
 
 bool relief_is_due_to_chunk(PyThreadState *state, size_t n)

@@ -1,7 +1,7 @@
 /* relief.h - requests that CPython does not survive the refusal of.
  *
  * They are granted uncounted: used() never passes the hard limit, and what is granted so is bounded. There are
- * five kinds:
+ * six kinds:
  *  - What a thread asks for while it unwinds. If not even the traceback's entry or the next
  *    MemoryError can be made, CPython loses the exception (SystemError), gives up ("Cannot recover from
  *    MemoryErrors while normalizing exceptions") or, from 3.11 on, tries for ever.
@@ -10,6 +10,9 @@
  *  - The chunk for the next Python frame: CPython makes a SystemError of its refusal.
  *  - What it takes to show an exception that nobody has caught while its traceback keeps all data alive: 3.13 imports
  *    its Python part for that, and says "lost sys.stderr" when it cannot.
+ *  - What asyncio asks for while it runs a loop: a task whose step, or whose wake-up, could not be prepared is never run
+ *    again, and who waits for it waits for ever; and 3.13 corrupts its dictionary of current tasks. The loop is then
+ *    left with an error, see delivery.c.
  *  - The growth of the table of interned strings, which 3.13 leaves broken when it fails. */
 #ifndef ZMALLOC_RELIEF_H
 #define ZMALLOC_RELIEF_H
@@ -22,9 +25,10 @@ void relief_note_refusal(PyThreadState *state);
 /* A request of this thread for n bytes has been granted above the limit. */
 void relief_note_grant(PyThreadState *state, size_t n);
 
-/* n bytes that are refused: must they be there nevertheless? Then the block is to be marked ZMAP_TAG, and
+/* n bytes that are refused: must they be there nevertheless, and what for? Then the block is to be marked ZMAP_TAG, and
  * relief_note_free() to be called when it is freed. A frame chunk is marked as a span of 0 bytes. */
-bool relief_is_due(PyThreadState *state, size_t n);
+enum relief { RELIEF_NONE, RELIEF_ANY, RELIEF_LOOP };
+enum relief relief_is_due(PyThreadState *state, size_t n);
 void relief_note_free(void);
 bool relief_is_due_to_chunk(PyThreadState *state, size_t n);
 void relief_note_chunk_free(void);

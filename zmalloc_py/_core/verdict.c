@@ -248,6 +248,26 @@ static int judge(struct ask *ask, struct thread *t, PyThreadState *state, bool i
     return is_own ? raise_here(ask, t, state) : hand_on(ask, t, state);
 }
 
+static bool is_in_loop(struct spot spot)
+{
+    for (bool more = spot.frame != NULL; more; more = frames_next(&spot))
+        if (machinery_is_turn(&spot))
+            return true;
+    return false;
+}
+
+/* Between two callbacks. A loop that has ended by itself needs nothing. */
+static int leave_loop(struct ask *ask, struct thread *t, PyThreadState *state)
+{
+    struct spot top;
+    frames_top(state, &top);
+    if (!is_in_loop(top)) {
+        asks_close(t);
+        return 0;
+    }
+    return machinery_is_turn(&top) && !frames_is_tracing(state) ? judge(ask, t, state, true) : put_off(ask, state);
+}
+
 int verdict_give(void *arg)
 {
     struct ask *ask = arg;
@@ -270,6 +290,8 @@ int verdict_give(void *arg)
     }
     PyThreadState *state = PyThreadState_Get();
     const bool is_own = t->ask == ask;
+    if (is_own && ask->leaves_loop)
+        return leave_loop(ask, t, state);
     if (is_own && delivery_is_handling(t, state, ask->number)) {
         asks_close(t); /* once the handler is done, a hook asks anew */
         return 0;
