@@ -99,16 +99,36 @@ static bool is_dive(const struct thread *t, enum domain d, PyThreadState *state,
            !frames_has_error(state);
 }
 
-/* What is refused for its own size says nothing of how the thread goes on. */
+/* CPython's own MemoryError comes of it, so that an ask is answered; an error that waits in the thread's state would
+ * be raised in that one's handler. What is refused for its own size says nothing of how the thread goes on. */
+static void note_refusal(struct thread *t, size_t n, size_t reserve)
+{
+    PyThreadState *state = frames_state();
+    if (n > reserve / 4)
+        return;
+    t->above = 0;
+    if (!state || !t->ask || t->ask->leaves_loop || t->ask->state == ASK_JUDGED)
+        return;
+    if (t->ask->state == ASK_PLACED)
+        asks_withdraw(state);
+    asks_close(t);
+}
+
 static bool refused(struct thread *t, size_t n)
 {
+    const struct marks m = marks_in_force();
     zaccount_open_last_quarter(&python_account);
     was_opened = true;
     scopes_note_refusal(n);
-    const struct marks m = marks_in_force();
-    if (n <= (m.hard - m.limit) / 4)
-        t->above = 0;
+    note_refusal(t, n, m.hard - m.limit);
     return false;
+}
+
+void delivery_note_gauge_refusal(struct thread *t, size_t n)
+{
+    const struct gauge *g = gauges_over(t, 0);
+    if (g)
+        note_refusal(t, n, g->hard - g->limit);
 }
 
 static void cross(struct thread *t, enum domain d, PyThreadState *state, size_t n);
@@ -146,6 +166,8 @@ void delivery_note_chunk(struct thread *t, int64_t n)
         atomic_fetch_add(&deep_threads, is_deep ? 1 : -1);
     if (n < 0 || !is_deep)
         return;
+    if (t->state & MEASURED)
+        t->state |= CROSSED; /* the next hook sees what that means for the thread's scopes */
     if (marks_in_force().limit != SIZE_MAX)
         cross(t, STACK, frames_state(), 0);
 }
@@ -199,20 +221,30 @@ static void begin_ask(struct thread *t, PyThreadState *state, const struct ask *
  * an error is being handled, as while asyncio.run() cancels what is left. */
 static void leave_loop(struct thread *t, PyThreadState *state, size_t n)
 {
-    const struct marks m = marks_in_force();
-    if (t->ask)
+    if (t->ask) {
         t->ask->leaves_loop = true;
-    else if (!(t->state & (LENIENT | EXEMPT)) && !asks_are_over() && m.limit != SIZE_MAX)
-        begin_ask(t, state,
-                  &(struct ask){.number = scopes_number(), .leaves_loop = true, .limit = m.limit,
-                                .asked_at = zaccount_used(&python_account), .requested = n});
+        return;
+    }
+    struct ask ask = {.leaves_loop = true, .requested = n};
+    const struct gauge *g = gauges_over(t, 0);
+    ask.of_thread = g != NULL;
+    ask.number = g ? g->number : scopes_number();
+    ask.limit = g ? g->limit : marks_in_force().limit;
+    if (!(t->state & (LENIENT | EXEMPT)) && !asks_are_over())
+        begin_ask(t, state, &ask);
+}
+
+/* Not under a plain hard cap. */
+static bool has_reserve(const struct thread *t)
+{
+    const struct marks m = marks_in_force();
+    return m.hard > m.limit || (m.limit == SIZE_MAX && gauges_have_reserve(t));
 }
 
 bool delivery_must_grant(struct thread *t, enum domain d, size_t n)
 {
-    const struct marks m = marks_in_force();
-    if (m.hard == m.limit)
-        return false; /* a plain hard cap */
+    if (!has_reserve(t))
+        return false;
     PyThreadState *state = frames_state(); /* a lock is a RAW block: NULL if that is asked for without the GIL */
     if (d == STACK)
         return relief_is_due_to_chunk(state, n);
@@ -247,17 +279,21 @@ static void ask_for_process(struct thread *t, PyThreadState *state, struct marks
               &(struct ask){.number = number, .limit = m.limit, .asked_at = used, .requested = n, .debt = debt});
 }
 
-static void ask_for_thread(struct thread *t, PyThreadState *state, const struct gauge *g, size_t n)
+static void ask_for_thread(struct thread *t, PyThreadState *state, const struct gauge *g, size_t n, size_t debt)
 {
-    const size_t net = (size_t)atomic_load(&g->net);
+    const int64_t now = atomic_load(&g->net);
+    const size_t net = now > 0 ? (size_t)now : 0;
     if (is_unwinding_unseen(state, n))
         return;
-    if (net - n <= g->limit && t->raised_number == g->number)
+    if (net - n <= g->limit && net > g->limit && t->raised_number == g->number)
         t->raised_number = 0;
+    if (t->raised_number == g->number && net < t->raised_at)
+        t->raised_at = net;
     if (g->hard == g->limit || !has_grown(t, g->number, net) || !may_ask(t, state, g->number))
         return;
     begin_ask(t, state,
-              &(struct ask){.number = g->number, .of_thread = true, .limit = g->limit, .asked_at = net, .requested = n});
+              &(struct ask){.number = g->number, .of_thread = true, .limit = g->limit, .asked_at = net,
+                            .requested = n, .debt = debt});
 }
 
 /* n bytes have been granted (0: a chunk has come): is an error due? */
@@ -285,14 +321,21 @@ static void cross(struct thread *t, enum domain d, PyThreadState *state, size_t 
 
 void delivery_note_gauges(struct thread *t, enum domain d, size_t n)
 {
-    const struct gauge *g = gauges_over(t);
-    if (!g || t->ask)
-        return;
     PyThreadState *state = d == RAW ? NULL : frames_state();
+    const size_t debt = own_debt(t, state);
+    const struct gauge *g = gauges_over(t, debt);
+    if (!g)
+        return;
+    if (marks_in_force().limit == SIZE_MAX)
+        t->above = (size_t)atomic_load(&g->net) - n <= g->limit ? n : t->above + n;
+    if (state)
+        relief_note_grant(state, n);
+    if (t->ask)
+        return;
     if (!state)
         t->state |= CROSSED;
     else if (state->interp == PyInterpreterState_Main())
-        ask_for_thread(t, state, g, n);
+        ask_for_thread(t, state, g, n, debt);
 }
 
 /* ---- an open ask ------------------------------------------------------------------------------- */
@@ -317,11 +360,11 @@ static bool may_bring(const struct thread *t, PyThreadState *state)
     return t->ask->leaves_loop ? !asks_are_over() : may_ask(t, state, t->ask->number);
 }
 
-static void notice_placed(struct thread *t, PyThreadState *state, struct ask *ask)
+static void notice_placed(struct thread *t, PyThreadState *state, struct ask *ask, size_t n)
 {
     if (!asks_is_placed(state)) {
         note_raised(t, state, ask);
-    } else if (!may_ask(t, state, ask->number)) {
+    } else if (is_unwinding_unseen(state, n) || !may_ask(t, state, ask->number)) {
         asks_withdraw(state);
         ask->state = ASK_LATER;
     }
@@ -342,7 +385,7 @@ static void notice_ask(struct thread *t, PyThreadState *state, size_t n)
     }
     switch (atomic_load(&ask->state)) {
     case ASK_PLACED:
-        notice_placed(t, state, ask);
+        notice_placed(t, state, ask, n);
         break;
     case ASK_LATER:
         if (!may_bring(t, state))
@@ -366,15 +409,16 @@ static void notice_crossing(struct thread *t, PyThreadState *state)
     const struct marks m = marks_in_force();
     const size_t used = zaccount_used(&python_account);
     t->state &= ~(unsigned)CROSSED;
-    const struct gauge *g = gauges_over(t);
+    const size_t debt = own_debt(t, state);
+    const struct gauge *g = gauges_over(t, debt);
     if (g && g->hard > g->limit) {
-        ask_for_thread(t, state, g, 0);
+        ask_for_thread(t, state, g, 0, debt);
         if (!t->ask)
             t->state |= CROSSED; /* not now: at the next hook */
         return;
     }
-    if (m.hard > m.limit && is_reached(m, used, own_debt(t, state)))
-        ask_for_process(t, state, m, used, 0, own_debt(t, state));
+    if (m.hard > m.limit && is_reached(m, used, debt))
+        ask_for_process(t, state, m, used, 0, debt);
 }
 
 void delivery_notice(struct thread *t, size_t n)

@@ -36,6 +36,9 @@ bool delivery_must_grant(struct thread *t, enum domain d, size_t n);
 /* In a MEM or OBJ hook of a thread with ASKED or CROSSED, which asks for n bytes, before anything else. */
 void delivery_notice(struct thread *t, size_t n);
 
+/* One of its gauges has refused a thread n bytes. */
+void delivery_note_gauge_refusal(struct thread *t, size_t n);
+
 /* n bytes have been granted to a thread with MEASURED. */
 void delivery_note_gauges(struct thread *t, enum domain d, size_t n);
 

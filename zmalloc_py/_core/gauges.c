@@ -141,12 +141,34 @@ void gauges_count(struct thread *t, int allocations, int frees)
     }
 }
 
-struct gauge *gauges_over(const struct thread *t)
+bool gauges_is_over(const struct gauge *g, size_t debt)
+{
+    const int64_t net = GET(g->net);
+    const size_t held = net > 0 ? (size_t)net : 0;
+    if (g->limit == SIZE_MAX)
+        return false;
+    return held > g->limit || (g->hard > g->limit && (debt > g->hard || held > g->hard - debt));
+}
+
+struct gauge *gauges_over(const struct thread *t, size_t debt)
 {
     for (struct gauge *g = t->gauges; g; g = g->next)
-        if (g->limit != SIZE_MAX && GET(g->net) > 0 && (size_t)GET(g->net) > g->limit)
+        if (gauges_is_over(g, debt))
             return g;
     return NULL;
+}
+
+bool gauges_have_reserve(const struct thread *t)
+{
+    bool any = false;
+    for (const struct gauge *g = t->gauges; g; g = g->next) {
+        if (g->limit == SIZE_MAX)
+            continue;
+        if (g->hard == g->limit)
+            return false;
+        any = true;
+    }
+    return any;
 }
 
 struct gauge *gauges_find(const struct thread *t, uint64_t number)

@@ -34,8 +34,14 @@ void gauges_give_back(struct thread *t, size_t n);
 void gauges_drop(struct thread *t, size_t n);
 void gauges_count(struct thread *t, int allocations, int frees);
 
-/* The first of this thread's gauges that is above its limit, or NULL. */
-struct gauge *gauges_over(const struct thread *t);
+/* The first of this thread's gauges that is above its limit, or, with what unwinding will take, above its hard limit;
+ * NULL if none is. */
+struct gauge *gauges_over(const struct thread *t, size_t debt);
+bool gauges_is_over(const struct gauge *g, size_t debt);
+
+/* Has each of them that limits more than a plain hard cap, and is there one? */
+bool gauges_have_reserve(const struct thread *t);
+
 struct gauge *gauges_find(const struct thread *t, uint64_t number);
 
 void gauges_thread_ended(struct thread *t);

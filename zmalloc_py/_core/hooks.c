@@ -132,6 +132,7 @@ static ZPORT_NOINLINE bool take_measured(enum domain d, struct thread *t, size_t
         return false;
     if (!gauges_take(t, n, t->state & (LENIENT | EXEMPT | ADOPTING) || d == STACK ? 4 : 3)) {
         give_back_for(d, n);
+        delivery_note_gauge_refusal(t, n);
         return false;
     }
     delivery_note_gauges(t, d, n);

@@ -131,7 +131,7 @@ static bool is_above(const struct ask *ask, const struct thread *t)
 {
     const struct gauge *g = ask->of_thread ? gauges_find(t, ask->number) : NULL;
     if (ask->of_thread)
-        return g && atomic_load(&g->net) > 0 && (size_t)atomic_load(&g->net) > g->limit;
+        return g && gauges_is_over(g, delivery_counts_debt ? ask->debt : 0);
     const size_t hard = atomic_load(&python_account.hard), used = zaccount_used(&python_account);
     if (ask->number != scopes_number())
         return false;

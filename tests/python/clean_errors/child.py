@@ -62,6 +62,26 @@ def under_cap(load: Load, run: Run, reserve: str | None) -> None:
             run.peak = zmalloc.peak()
 
 
+def under_budget(load: Load, run: Run, reserve: str | None) -> None:
+    """The same below a budget of this thread."""
+    filling = max(0, run.room - loads.SLOW_ROOM) if load.slow else 0
+    budget = zmalloc.budget(run.room, thread=True, reserve=int(reserve or 0))
+    run.hard = run.room + int(reserve or 0)
+    try:
+        with budget:
+            ballast = bytearray(filling)
+            try:
+                load.function(run)
+                run.where = "returned"
+            except BaseException as error:
+                run.caller = type(error)
+                run.where = "raised"
+            del ballast
+    except BaseException as error:
+        run.outside = type(error)
+    run.peak = budget.peak
+
+
 def in_worker(load: Load, run: Run, reserve: str | None) -> str | None:
     """The same in a thread, which main waits for. Returns what main got, which is nothing."""
     wrong = None
@@ -147,7 +167,7 @@ def _name(kind: type[BaseException] | None) -> str | None:
 
 
 def main(arguments: list[str]) -> int:
-    name, room, reserve, piece, worker = (None if word == "-" else word for word in arguments[1:])
+    name, room, reserve, piece, where = (None if word == "-" else word for word in arguments[1:])
     assert name is not None
     assert room is not None
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -159,7 +179,13 @@ def main(arguments: list[str]) -> int:
         load.before(run)
     zmalloc.stats().hard_limit  # noqa: B018 # its first call makes what later ones use
     gc.collect()
-    wrong = in_worker(load, run, reserve) if worker else under_cap(load, run, reserve)
+    wrong = None
+    if where == "worker":
+        wrong = in_worker(load, run, reserve)
+    elif where == "budget":
+        under_budget(load, run, reserve)
+    else:
+        under_cap(load, run, reserve)
     result = {
         "kind": _name(run.kind),
         "reached": run.reached,

@@ -40,7 +40,8 @@ def plan(options: argparse.Namespace) -> list[tuple[Job, str]]:
         version, names = describe(python)
         for name in filter(wanted.search, names):
             for kind, count in counts.items():
-                if kind == "worker" and loads.find(name).main_only:
+                load = loads.find(name)
+                if (kind == "worker" and load.main_only) or (kind == "budget" and load.spreads):
                     continue
                 seeds = range(options.base, options.base + count)
                 jobs += [
@@ -68,8 +69,7 @@ def run_command(options: argparse.Namespace) -> int:
 
 def load_command(options: argparse.Namespace) -> int:
     """One run, with all that it printed."""
-    kind = "large" if options.large else "worker" if options.worker else "common"
-    job = Job(options.name, options.seed, kind, sys.executable, options.off)
+    job = Job(options.name, options.seed, options.kind, sys.executable, options.off)
     outcome = run(job, sys.version.split()[0], options.timeout)
     print(outcome.stderr, end="", file=sys.stderr)
     print(f"PYTHONHASHSEED={job.seed}", *job.child)
@@ -130,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--common", type=int, default=25, metavar="N", help="caps of 50 kB to 8 MB")
     one.add_argument("--large", type=int, default=5, metavar="N", help="caps of 32 to 128 MB")
     one.add_argument("--worker", type=int, default=5, metavar="N", help="common caps, in a thread")
+    one.add_argument("--budget", type=int, default=5, metavar="N", help="as budgets of the thread")
     one.add_argument("--base", type=int, default=1, metavar="SEED", help="the first seed")
     one.add_argument(
         "--off", action="append", choices=("nothing", *PIECES), help="turn a piece off"
@@ -156,8 +157,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("name")
     one.add_argument("--seed", type=int, default=1)
     kinds = one.add_mutually_exclusive_group()
-    kinds.add_argument("--large", action="store_true")
-    kinds.add_argument("--worker", action="store_true")
+    for kind in set(ROOMS) - {"common"}:
+        kinds.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind)
+    one.set_defaults(kind="common")
     one.add_argument("--off", choices=PIECES)
     one.add_argument("--timeout", type=float, default=TIMEOUT, metavar="SECONDS")
 

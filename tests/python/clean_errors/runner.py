@@ -30,6 +30,7 @@ ROOMS = {
     "common": (50_000, 8 << 20),
     "large": (32 << 20, 128 << 20),
     "worker": (50_000, 8 << 20),  # the load runs in a thread that main joins
+    "budget": (50_000, 8 << 20),  # a budget of the thread in place of the limit
 }
 PIECES = ("reserve", "debt", "close", "repair")
 TIMEOUT = 60.0
@@ -57,8 +58,8 @@ class Job:
         """The command of the process that the load runs in."""
         reserve = "0" if self.off == "reserve" else str(1 << 20)
         piece = self.off if self.off not in (None, "reserve") else "-"
-        worker = "worker" if self.kind == "worker" else "-"
-        words = ["child", self.load, str(self.room), reserve, str(piece), worker]
+        where = self.kind if self.kind in ("worker", "budget") else "-"
+        words = ["child", self.load, str(self.room), reserve, str(piece), where]
         return [self.python, "-X", "faulthandler", str(FOLDER), *words]
 
     @property

@@ -89,6 +89,8 @@ class Load(NamedTuple):
     since: tuple[int, int] = (3, 10)
     #: it needs the main thread
     main_only: bool = False
+    #: other threads take the memory: a budget of its own thread does not end it
+    spreads: bool = False
 
 
 SLOW_ROOM = 12 << 20
@@ -101,6 +103,7 @@ def load(name: str, **options: Any) -> Callable[[Callable[[Run], object]], Calla
     """Registers a function as the load `name`, which is "group.what"."""
 
     def register(function: Callable[[Run], object]) -> Callable[[Run], object]:
+        options.setdefault("spreads", name.startswith("threads."))
         one = Load(name, function, **options)
         assert one.gets in ("caller", "handler", "finally"), one
         assert name not in _loads, f"two loads are called {name}"

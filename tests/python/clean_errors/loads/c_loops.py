@@ -114,7 +114,9 @@ def bytearray_extend(run: Run) -> None:
 
 @load("c_loops.str_replace", before=lambda run: setattr(run, "made", "ab" * (run.room // 8 + 9999)))
 def str_replace(run: Run) -> None:
-    run.made.replace("a", "a long text instead")
+    kept = []
+    while True:
+        kept.append(run.made.replace("a", "a long text instead"))
 
 
 @load(

@@ -330,7 +330,7 @@ def locks(run: Run) -> None:
     asyncio.run(main())
 
 
-@load("asyncio.worker_threads", gets="handler", least=ROOM)
+@load("asyncio.worker_threads", spreads=True, gets="handler", least=ROOM)
 def worker_threads(run: Run) -> None:
     """The results come back from threads through call_soon_threadsafe."""
 

@@ -204,7 +204,12 @@ def through_json(run: Run) -> None:
         kept.append(json.loads("[" * n + "]" * n))
 
 
-@load("recursion.through_compile", recurses=True, before=lambda run: setattr(run, "made", []))
+@load(
+    "recursion.through_compile",
+    recurses=True,
+    before=lambda run: setattr(run, "made", []),
+    leaves=True,
+)
 def through_compile(run: Run) -> None:
     """The compiler recurses over nested expressions, and has a limit of its own."""
     for n in itertools.count(1):
