@@ -291,6 +291,7 @@ static struct zmalloc_capi capi = {
     .guest_seal = zaccount_guest_seal,
     .guest_peak = zaccount_guest_peak,
     .guest_reset_peak = zaccount_guest_reset_peak,
+    .faults = zaccount_faults,
 };
 
 static int add_capsule(PyObject *module)
