@@ -72,6 +72,8 @@ FRONT = [
     "caps",
     "delivery",
     "embed",
+    "fail_after",
+    "faults",
     "figures",
     "frames",
     "gauges",

@@ -73,25 +73,46 @@ static size_t keys_size(int log2)
     return sizeof(PyDictKeysObject) + ((size_t)1 << log2_index) + usable * sizeof(PyDictUnicodeEntry);
 }
 
+static const PyDictObject *full_table(void)
+{
+    const PyDictObject *table = (PyDictObject *)PyInterpreterState_Main()->cached_objects.interned_strings;
+    return table && table->ma_keys->dk_usable <= 0 ? table : NULL;
+}
+
+static bool is_for_more(const PyDictObject *table, size_t n)
+{
+    for (int log2 = table->ma_keys->dk_log2_size; log2 < table->ma_keys->dk_log2_size + 4; log2++)
+        if (n == keys_size(log2))
+            return true;
+    return false;
+}
+
 /* Once for each number of strings that fills it, so that nothing else of that size is granted again and again. */
 static bool is_table_growing(size_t n)
 {
     static Py_ssize_t last;
-    PyDictObject *table = (PyDictObject *)PyInterpreterState_Main()->cached_objects.interned_strings;
-    if (!table || table->ma_keys->dk_usable > 0 || table->ma_used == last)
+    const PyDictObject *table = full_table();
+    if (!table || table->ma_used == last || !is_for_more(table, n))
         return false;
-    for (int log2 = table->ma_keys->dk_log2_size; log2 < table->ma_keys->dk_log2_size + 4; log2++) {
-        if (n != keys_size(log2))
-            continue;
-        last = table->ma_used;
-        return true;
-    }
-    return false;
+    last = table->ma_used;
+    return true;
+}
+
+bool relief_is_table_growing(size_t n)
+{
+    const PyDictObject *table = full_table();
+    return table && is_for_more(table, n);
 }
 
 #else
 
 static bool is_table_growing(size_t n)
+{
+    (void)n;
+    return false;
+}
+
+bool relief_is_table_growing(size_t n)
 {
     (void)n;
     return false;

@@ -29,4 +29,7 @@ void relief_note_free(void);
 bool relief_is_due_to_chunk(PyThreadState *state, size_t n);
 void relief_note_chunk_free(void);
 
+/* Is n what the table of interned strings needs now, to grow? In the main interpreter. */
+bool relief_is_table_growing(size_t n);
+
 #endif
