@@ -69,6 +69,7 @@ FRONT = [
     "arrays",
     "asks",
     "budgets",
+    "callers",
     "caps",
     "delivery",
     "embed",

@@ -5,6 +5,7 @@
 #define PY_SSIZE_T_CLEAN
 #include "fail_after.h"
 
+#include "callers.h"
 #include "caps.h"
 #include "faults.h"
 #include "sizes.h"
@@ -219,17 +220,18 @@ const char fail_after_doc[] =
     "realloc of CPython's RAW, MEM or OBJ domain, of whatever size. The object has passed and failed, also\n"
     "after its end. A refusal is CPython's own MemoryError, or whatever the code that asked makes of it; no\n"
     "limit is hit, nothing is collected; stats().refusals and last_refused tell it.\n\n"
-    "Granted, and not counted, is what CPython does not survive the refusal of: what it asks for while an\n"
-    "exception is on its way, chunks of frames (3.11+), module threading, a thread's first frames, the table of\n"
-    "interned strings; and what this thread asks for in exempt() or for a limit's verdict, and resizes of\n"
-    "blocks from before the import.\n\n"
+    "Granted, and not counted, is what CPython does not survive the refusal of, or makes a SystemError of: what\n"
+    "it asks for while an exception is on its way, chunks and objects of frames (3.11+), what module threading\n"
+    "asks for, a thread's first frames, locks, the compiler, iter() of a dict's items(), the table of interned\n"
+    "strings (3.12), tables of dicts (3.13), functions that are being defined (3.12+), a cache of calls (3.10); what\n"
+    "this thread asks for in exempt() or for a limit's verdict; and resizes of blocks from before the import.\n\n"
     "In a block in another one its own count comes first, and what it refuses the outer one does not see.\n"
     "Raises TypeError or ValueError for a wrong n or repeat, RuntimeError for an object that is entered twice.";
 
 PyTypeObject *fail_after_init(PyObject *module)
 {
     PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL);
-    if (!type || with_equip(with_types_of(module), type, &way) < 0 || PyModule_AddType(module, type) < 0) {
+    if (callers_init() < 0 || !type || with_equip(with_types_of(module), type, &way) < 0 || PyModule_AddType(module, type) < 0) {
         Py_XDECREF(type);
         return NULL;
     }

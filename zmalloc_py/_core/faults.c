@@ -1,9 +1,10 @@
 /* faults.c - counting a thread's requests, and which of them CPython cannot do without.
  *
  * As at a limit (relief.h) these are: what is asked for while an exception is on its way; a frame chunk; what module
- * threading asks for, and a thread's first frames; the growth of the table of interned strings. But here there is
- * room for them, so they are granted as any other; and here requests are numbered, so no other may pass for one of
- * them, not even where a loop comes to the same instruction again.
+ * threading asks for, and a thread's first frames; the growth of the table of interned strings. A fault comes to each
+ * place, so there are more: see frames_is_fragile(), callers_are_fragile(), relief_is_table_growing(). There is room for
+ * them, so they are granted as any other. But here requests are numbered, so nothing else may pass for one of them, not
+ * even where a loop comes to the same instruction again.
  *
  * An exception that is on its way is seen in the thread's state, but for the moments when CPython takes it out: to
  * make the frame's object and the traceback's entry, and up to 3.11 to make an instance of it. Each comes once for a
@@ -12,19 +13,23 @@
 #define PY_SSIZE_T_CLEAN
 #include "faults.h"
 
+#include "callers.h"
 #include "frames.h"
 #include "machinery.h"
 #include "relief.h"
 
 #include <frameobject.h>
 #include <stdlib.h>
+#if !defined(_WIN32)
+#include <semaphore.h>
+#endif
 
 #define GET(field) atomic_load_explicit(&(field), memory_order_relaxed)
 #define SET(field, value) atomic_store_explicit(&(field), (value), memory_order_relaxed)
 
 /* ---- the way of an exception --------------------------------------------------------------------- */
 
-enum { ENTRY = 1, FRAME = 2, INSTANCE = 4, ALL = 7, GC_HEAD = 2 * sizeof(void *) };
+enum { ENTRY = 1, INSTANCE = 2, ALL = 3, FRAME = 4, GC_HEAD = 2 * sizeof(void *) };
 
 static _Thread_local struct {
     struct spot at, above;
@@ -53,9 +58,11 @@ static unsigned part_of_size(PyThreadState *state, size_t n)
     return PY_VERSION_HEX < 0x030c0000 && n == sizeof(PyBaseExceptionObject) + GC_HEAD ? INSTANCE : 0;
 }
 
+/* A frame's object is made for an exception, mostly, which is lost where it cannot be made. */
 static bool is_on_its_way(PyThreadState *state, const struct spot *top, size_t n)
 {
-    if (frames_has_error(state)) {
+    const unsigned part = part_of_size(state, n);
+    if (frames_has_error(state) || part == FRAME) {
         follow(top);
         return true;
     }
@@ -65,20 +72,39 @@ static bool is_on_its_way(PyThreadState *state, const struct spot *top, size_t n
         way.at.frame = way.above.frame = NULL;
         return false;
     }
-    const unsigned part = part_of_size(state, n) & way.to_come;
+    const bool is_to_come = part & way.to_come;
     way.to_come &= ~part;
-    return part != 0;
+    return is_to_come;
 }
 
-static bool is_vital(PyThreadState *state, size_t n)
+/* A RuntimeError comes of its refusal. */
+static bool is_lock(enum domain d, size_t n)
+{
+#if defined(_WIN32)
+    (void)d, (void)n;
+    return false;
+#else
+    return d == RAW && n == sizeof(sem_t);
+#endif
+}
+
+/* Tables of dicts are of MEM from 3.13 on: nothing of OBJ is to pass for one. */
+static bool is_table(enum domain d, size_t n)
+{
+    return (PY_VERSION_HEX < 0x030d0000 || d == MEM) && relief_is_table_growing(n);
+}
+
+static bool is_vital(PyThreadState *state, enum domain d, size_t n)
 {
     struct spot top;
     if (!state)
         return false; /* without the GIL there is no exception */
     frames_top(state, &top);
-    if (!top.frame || is_on_its_way(state, &top, n))
+    if (!top.frame || is_on_its_way(state, &top, n) || is_lock(d, n) || frames_is_fragile(&top))
         return true;
-    return state->interp == PyInterpreterState_Main() && (machinery_is_threading(&top) || relief_is_table_growing(n));
+    if (state->interp == PyInterpreterState_Main() && (machinery_is_threading(&top) || is_table(d, n)))
+        return true;
+    return callers_are_fragile();
 }
 
 static void note_refusal(PyThreadState *state)
@@ -106,10 +132,10 @@ static bool fails(struct fault *f)
     return is_due;
 }
 
-bool faults_refuse(struct thread *t, size_t n)
+bool faults_refuse(struct thread *t, enum domain d, size_t n)
 {
     PyThreadState *state = frames_state();
-    if ((t->state & (LENIENT | EXEMPT)) || is_vital(state, n))
+    if ((t->state & (LENIENT | EXEMPT)) || is_vital(state, d, n))
         return false;
     for (struct fault *f = t->faults; f; f = f->next)
         if (fails(f)) {

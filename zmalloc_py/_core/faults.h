@@ -35,7 +35,7 @@ void faults_thread_ended(struct thread *t);
 
 /* A growing request of this thread, which has FAULTY: is it to be refused? The fault that began last is asked first;
  * what it refuses the others do not see. */
-bool faults_refuse(struct thread *t, size_t n);
+bool faults_refuse(struct thread *t, enum domain d, size_t n);
 
 /* Between the two nothing of this thread is counted or refused. pause tells what resume is to be given. */
 bool faults_pause(struct thread *t);

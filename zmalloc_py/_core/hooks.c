@@ -382,7 +382,7 @@ static ZPORT_NOINLINE void *allocate_slow(enum domain d, size_t count, size_t si
         return d == RAW ? allocate_for_outer(t, count, size, zeroed) : ask(d, count, size, zeroed);
     if (d != RAW && (t->state & (ASKED | CROSSED)))
         delivery_notice(t, zeroed ? count * size : size);
-    if ((t->state & FAULTY) && faults_refuse(t, count * size))
+    if ((t->state & FAULTY) && faults_refuse(t, d, count * size))
         return refuse_on_purpose(d, count * size);
     void *p = allocate_counted(t, d, count, size, zeroed, false);
     if (t->state & GONE)
@@ -624,7 +624,7 @@ static ZPORT_NOINLINE void *resize_slow(enum domain d, void *p, size_t n)
                         : hooks_original[d].realloc(hooks_original[d].ctx, p, n);
     if (d != RAW && !(t->state & WAITING) && (t->state & (ASKED | CROSSED)))
         delivery_notice(t, n);
-    if ((t->state & FAULTY) && !(t->state & WAITING) && is_growing(at, code, n) && faults_refuse(t, n))
+    if ((t->state & FAULTY) && !(t->state & WAITING) && is_growing(at, code, n) && faults_refuse(t, d, n))
         return refuse_on_purpose(d, n);
     /* A marked block, even below another call: its mark has to move with it. */
     const size_t size = t->size, old_held = t->old_held;
@@ -707,7 +707,7 @@ void *hooks_outside_allocate(const struct outside *from, void *ctx, size_t count
     struct thread *t = joined_thread();
     if (t->state & (WAITING | PROBING)) /* below a call that counts */
         return outside_ask(from, ctx, count, size, zeroed);
-    if ((t->state & FAULTY) && faults_refuse(t, n))
+    if ((t->state & FAULTY) && faults_refuse(t, RAW, n))
         return refuse_on_purpose(RAW, n);
     if (!take_slowly(RAW, t, n))
         return refuse(RAW, n);
@@ -776,7 +776,7 @@ void *hooks_outside_resize(const struct outside *from, void *ctx, void *p, size_
     const unsigned code = zmap_code(at);
     if ((t->state & PROBING) || ((t->state & WAITING) && code == 0))
         return from->realloc(ctx, p, n);
-    if ((t->state & FAULTY) && !(t->state & WAITING) && is_growing(at, code, n) && faults_refuse(t, n))
+    if ((t->state & FAULTY) && !(t->state & WAITING) && is_growing(at, code, n) && faults_refuse(t, RAW, n))
         return refuse_on_purpose(RAW, n);
     return outside_resize(t, from, ctx, p, at, code, n);
 }
