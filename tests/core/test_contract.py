@@ -268,7 +268,8 @@ def test_a_limit_is_inclusive_on_the_slow_path_too(core: Core, account: int) -> 
 
 
 @pytest.mark.parametrize(("n", "repeat", "granted"), [
-    (0, 1, [0, 1, 1, 1, 1]), (2, 1, [1, 1, 0, 1, 1]), (1, 3, [1, 0, 0, 0, 1]), (3, -1, [1, 1, 1, 0, 0]),
+    (0, 1, [0, 1, 1, 1, 1]), (2, 1, [1, 1, 0, 1, 1]), (1, 3, [1, 0, 0, 0, 1]),
+    (3, -1, [1, 1, 1, 0, 0]),
 ])
 def test_faults_come_after_as_many_requests_as_were_asked_for(
     core: Core, account: int, n: int, repeat: int, granted: list[int]
@@ -309,7 +310,7 @@ def test_a_fault_of_a_parent_is_its_own_and_hits_its_children(core: Core, accoun
     core.zaccount_fail_after(child, 0, 0)
     core.zaccount_fail_after(account, 1, 1)
     assert [core.zaccount_charge(child, 5) for _ in range(3)] == [True, False, True]
-    assert core.faults(account) == (2, 1) and core.faults(child) == (2, 1)
+    assert core.faults(account) == core.faults(child) == (2, 1)
     assert (core.zaccount_used(child), core.zaccount_used(account)) == (20, 20)
     core.zaccount_uncharge(child, 20)
     assert core.zaccount_free(child) == 0
