@@ -25,8 +25,7 @@ static bool is_own(const zaccount *a)
 
 /* ---- charging ---------------------------------------------------------------------------- */
 
-/* True when fault injection wants this growth refused. */
-static bool is_injected(zaccount *a)
+static bool is_next_to_fail(zaccount *a)
 {
     int64_t left = GET(a->fail_after);
     while (left > 0)
@@ -37,6 +36,14 @@ static bool is_injected(zaccount *a)
         if (repeat < 0 || atomic_compare_exchange_weak(&a->fail_repeat, &repeat, repeat - 1))
             return true;
     return false;
+}
+
+/* True when fault injection wants this growth refused. */
+static bool is_injected(zaccount *a)
+{
+    const bool fails = is_next_to_fail(a);
+    atomic_fetch_add(fails ? &a->fault_failed : &a->fault_passed, 1);
+    return fails;
 }
 
 void zaccount_note_refusal(zaccount *a, size_t n)
@@ -271,6 +278,16 @@ void zaccount_kinds(const zaccount *a, uint64_t out[ZACCOUNT_KINDS])
         out[i] = HINT(a->kinds[i]);
 }
 
+void zaccount_faults(const zaccount *a, uint64_t *passed, uint64_t *failed)
+{
+    if (!is_own(a)) {
+        a->core->faults(a, passed, failed);
+        return;
+    }
+    *passed = GET(a->fault_passed);
+    *failed = GET(a->fault_failed);
+}
+
 static uint64_t allocations(const zaccount *a)
 {
     uint64_t sum = 0;
@@ -436,4 +453,5 @@ struct zcore zcore_self = {
     .is_bound = zaccount_is_bound,
     .below = zcore_below,
     .default_account = zcore_default_account,
+    .faults = zaccount_faults,
 };

@@ -158,10 +158,19 @@ ZMALLOC_API void zaccount_on_pressure(zaccount *a, size_t mark,
  * percent 0 switches that off. An account begins with 5 and 8. */
 ZMALLOC_API void zaccount_set_overhead(zaccount *a, unsigned percent, unsigned strikes);
 
-/* Fault injection: the next n growing requests succeed, the `repeat` after them are refused (-1:
- * all that follow), then all is as usual. n < 0 or repeat == 0: off, which costs nothing. Such a
- * refusal is counted, and does not set limit_hit. */
+/* Fault injection: the next n growing requests are let through, the `repeat` after them are refused (any
+ * number below 0: all that follow), then all are let through again. A growing request is one that charges bytes
+ * to this account or to a child of it, from whatever thread: each is counted once, also where a cap refuses it
+ * then, and so is each second try of a caller that collects its garbage and asks again. A refusal on request
+ * changes nothing but refusals and last_refused, of this account and, for a child's request, of the child: it sets
+ * no limit_hit and opens no reserve.
+ * A later call replaces an earlier one. n < 0 or repeat == 0: off, which costs nothing; until then each growth
+ * takes a longer way. There is no error to tell. */
 ZMALLOC_API void zaccount_fail_after(zaccount *a, int64_t n, int64_t repeat);
+
+/* How many growing requests fault injection has let through, and how many it has refused, since it was switched
+ * on last; also once it is off. Exact when no other thread is charging. */
+ZMALLOC_API void zaccount_faults(const zaccount *a, uint64_t *passed, uint64_t *failed);
 
 /* ---- scopes and guests --------------------------------------------------------------------- */
 

@@ -81,10 +81,13 @@ struct zcore {
      * the first is as zaccount_alloc()'s, that of the second points to the account's address. */
     zcore_alloc *_Atomic front;
     zcore_alloc *_Atomic wrapper;
+
+    /* asked of the copy that made the account */
+    void (*faults)(const zaccount *a, uint64_t *passed, uint64_t *failed);
 };
 
 /* The fields that every table of this symbol has. */
-#define ZCORE_LEAST (offsetof(struct zcore, wrapper) + sizeof(void *))
+#define ZCORE_LEAST (offsetof(struct zcore, faults) + sizeof(void *))
 
 extern ZPORT_HIDDEN struct zcore zcore_self;
 
@@ -151,6 +154,7 @@ struct zaccount {
     _Atomic unsigned waiting; /* so do the next ones after a refusal, until the same comes again: how many */
     _Atomic int64_t fail_after;
     _Atomic int64_t fail_repeat;
+    _Atomic uint64_t fault_passed, fault_failed; /* since it was switched on last */
     _Atomic uint64_t refusals;
     _Atomic size_t last_refused;
     _Atomic uint64_t retries;

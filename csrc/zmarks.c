@@ -328,6 +328,10 @@ void zaccount_fail_after(zaccount *a, int64_t n, int64_t repeat)
     SET(a->failing, false);
     SET(a->fail_after, on ? n : 0);
     SET(a->fail_repeat, on ? repeat : 0);
+    if (on) {
+        SET(a->fault_passed, 0);
+        SET(a->fault_failed, 0);
+    }
     SET(a->failing, on);
     set_gate(a);
     zaccount_unlock_marks();

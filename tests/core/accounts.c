@@ -284,6 +284,9 @@ static void faults(void)
     zaccount_stats(faulty, &f);
     CHECK(refused == 500 && f.refusals == 500, "as many requests failed as were to");
     CHECK(!f.limit_hit && f.last_refused == 1, "an injected failure is no limit");
+    uint64_t passed, failed;
+    zaccount_faults(faulty, &passed, &failed);
+    CHECK(failed == 500 && passed == (uint64_t)THREADS * 2000 - 500, "each request of each thread is counted once");
     finish(faulty);
 }
 

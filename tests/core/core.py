@@ -114,6 +114,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "zaccount_clear_hit": (None, [c_void_p]),
     "zaccount_on_pressure": (None, [c_void_p, c_size_t, c_void_p, c_void_p]),
     "zaccount_fail_after": (None, [c_void_p, c_int64, c_int64]),
+    "zaccount_faults": (None, [c_void_p, POINTER(c_uint64), POINTER(c_uint64)]),
     "zaccount_set_single": (None, [c_void_p]),
     "zaccount_default": (c_void_p, []),
     "zaccount_kinds": (None, [c_void_p, c_uint64 * KINDS]),
@@ -151,6 +152,12 @@ class Core:
         out = Figures()
         self.zaccount_stats(account, byref(out))
         return out
+
+    def faults(self, account: int) -> tuple[int, int]:
+        """What fault injection has let through, and what it has refused."""
+        passed, failed = c_uint64(99), c_uint64(99)
+        self.zaccount_faults(account, byref(passed), byref(failed))
+        return passed.value, failed.value
 
     def used(self) -> int:
         return int(self.zmalloc_used_memory())

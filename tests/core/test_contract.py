@@ -267,6 +267,55 @@ def test_a_limit_is_inclusive_on_the_slow_path_too(core: Core, account: int) -> 
     assert core.zaccount_used(account) == 110
 
 
+@pytest.mark.parametrize(("n", "repeat", "granted"), [
+    (0, 1, [0, 1, 1, 1, 1]), (2, 1, [1, 1, 0, 1, 1]), (1, 3, [1, 0, 0, 0, 1]),
+    (3, -1, [1, 1, 1, 0, 0]),
+])
+def test_faults_come_after_as_many_requests_as_were_asked_for(
+    core: Core, account: int, n: int, repeat: int, granted: list[int]
+) -> None:
+    core.zaccount_fail_after(account, n, repeat)
+    assert [int(core.zaccount_charge(account, 10)) for _ in range(5)] == granted
+    assert core.zaccount_charge(account, 0), "nothing is asked for: no request"
+    core.zaccount_uncharge(account, 10)
+    figures = core.figures(account)
+    assert core.faults(account) == (sum(granted), 5 - sum(granted))
+    assert (figures.used, figures.refusals) == (10 * sum(granted) - 10, 5 - sum(granted))
+    assert (figures.last_refused, figures.limit_hit, figures.reserve_open) == (10, False, False)
+    core.zaccount_fail_after(account, n, 0)
+    assert all(core.zaccount_charge(account, 1) for _ in range(5)), "it is off"
+    assert core.faults(account) == (sum(granted), 5 - sum(granted)), "the counts stay, and stand"
+    core.zaccount_fail_after(account, n, repeat)
+    assert core.faults(account) == (0, 0)
+
+
+def test_a_fault_is_only_for_what_grows(core: Core, account: int) -> None:
+    block = core.zaccount_alloc(account, None, 0, 100)
+    core.zaccount_fail_after(account, 0, -1)
+    assert core.zaccount_alloc(account, None, 0, 1) is None
+    assert core.zaccount_alloc(account, block, 100, 101) is None
+    block = core.zaccount_alloc(account, block, 100, 50)
+    assert core.zaccount_alloc(account, block, 50, 50) == block
+    core.zaccount_alloc(account, block, 50, 0)
+    figures = core.figures(account)
+    assert (figures.used, figures.allocations, figures.frees, figures.refusals) == (0, 1, 1, 2)
+    assert core.faults(account) == (0, 2)
+
+
+def test_a_fault_of_a_parent_is_its_own_and_hits_its_children(core: Core, account: int) -> None:
+    child = core.zaccount_new(b"child", account)
+    core.zaccount_fail_after(child, 1, 1)
+    assert [core.zaccount_charge(child, 5) for _ in range(3)] == [True, False, True]
+    assert core.figures(account).refusals == 0, "the parent has not been asked"
+    core.zaccount_fail_after(child, 0, 0)
+    core.zaccount_fail_after(account, 1, 1)
+    assert [core.zaccount_charge(child, 5) for _ in range(3)] == [True, False, True]
+    assert core.faults(account) == core.faults(child) == (2, 1)
+    assert (core.zaccount_used(child), core.zaccount_used(account)) == (20, 20)
+    core.zaccount_uncharge(child, 20)
+    assert core.zaccount_free(child) == 0
+
+
 def test_the_request_that_hit_the_limit_is_not_served_from_the_reserve(core: Core,
                                                                        account: int) -> None:
     core.zaccount_set_limit(account, 100, 50)

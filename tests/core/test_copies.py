@@ -76,6 +76,7 @@ for made, used in ((a, b), (b, a)):
     used.zaccount_reset_peak(x); assert made.zaccount_peak(x) == 0
     used.zaccount_fail_after(y, 0, 1)
     assert not made.zaccount_charge(y, 1) and made.zaccount_charge(y, 1)
+    assert made.faults(y) == used.faults(y) == (1, 1)
     used.zaccount_uncharge(y, 1)
     assert made.figures(x).limit_hit; used.zaccount_clear_hit(x)
     assert not made.figures(x).limit_hit

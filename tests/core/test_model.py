@@ -326,6 +326,9 @@ class Account:
     calls: int = 0
     pass_first: int = 0
     then_refuse: int = 0
+    injects: bool = False
+    passed: int = 0
+    failed: int = 0
     children: int = 0
     held: list[int] = field(default_factory=list)  # charges without a block
     blocks: list[Block] = field(default_factory=list)
@@ -341,9 +344,11 @@ class Account:
 
     def climb(self, n: int, opened: bool, calls: list[tuple[int, int]]) -> int | None:
         """None if the whole chain takes n bytes, else the reserve of the cap that refused."""
-        if self.pass_first:
-            self.pass_first -= 1
-        elif self.then_refuse:
+        fails = not self.pass_first and self.then_refuse != 0
+        if self.injects:
+            self.passed, self.failed = self.passed + (not fails), self.failed + fails
+        self.pass_first -= self.pass_first > 0
+        if fails:
             self.then_refuse -= self.then_refuse > 0
             self.note_refusal(n)
             return 0
@@ -785,6 +790,9 @@ class Accounts(RuleBasedStateMachine):
         self.core.zaccount_fail_after(account.address, n, repeat)
         on = n >= 0 and repeat != 0
         account.pass_first, account.then_refuse = (n, repeat) if on else (0, 0)
+        account.injects = on
+        if on:
+            account.passed = account.failed = 0
 
     @invariant()
     def every_figure_agrees(self) -> None:
@@ -793,6 +801,7 @@ class Accounts(RuleBasedStateMachine):
             assert core.figures(account.address).as_dict() == account.figures(), account.name
             assert core.zaccount_used(account.address) == account.used
             assert core.zaccount_peak(account.address) == account.peak
+            assert core.faults(account.address) == (account.passed, account.failed)
             assert core.zaccount_name(account.address) == account.name
             parent = core.zaccount_parent(account.address)
             assert parent == (account.parent.address if account.parent else None)

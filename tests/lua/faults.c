@@ -83,6 +83,10 @@ static bool run_with(const struct maker *m, struct fault fault, bool is_single)
     CHECK(L || f.refusals > 0, "without a refusal there is a state");
     CHECK(!f.limit_hit, "a refusal on request is no limit that was hit");
     CHECK(fault.repeat < 0 || f.refusals <= (uint64_t)fault.repeat, "no more is refused than was asked for");
+    uint64_t passed, failed;
+    zaccount_faults(a, &passed, &failed);
+    CHECK(failed == f.refusals, "each refusal is one that was asked for");
+    CHECK(failed == 0 || passed >= (uint64_t)fault.n, "and comes after those that were to succeed");
     left_over = f.used;
     if (!IS_LUAJIT || left_over == 0)
         finish(a);

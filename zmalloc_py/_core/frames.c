@@ -10,6 +10,7 @@
 
 #if FRAMES_ARE_KNOWN && PY_VERSION_HEX >= 0x030b0000
 #include <internal/pycore_frame.h>
+#include <opcode.h>
 #endif
 
 PyThreadState *frames_state(void)
@@ -164,6 +165,18 @@ bool frames_is_of_unwinding(PyThreadState *state, size_t n)
     (void)state;
 #endif
     return n == sizeof(PyTracebackObject) + GC_HEAD;
+}
+
+bool frames_is_fragile(const struct spot *spot)
+{
+#if FRAMES_ARE_KNOWN && PY_VERSION_HEX >= 0x030c0000
+    return spot->frame && ((const _Py_CODEUNIT *)spot->at)->op.code == MAKE_FUNCTION;
+#elif FRAMES_ARE_KNOWN && PY_VERSION_HEX < 0x030b0000
+    return spot->frame && (intptr_t)spot->at < 0;
+#else
+    (void)spot;
+    return false;
+#endif
 }
 
 int frames_depth(PyThreadState *state)

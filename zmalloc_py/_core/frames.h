@@ -43,6 +43,11 @@ bool frames_is_tracing(PyThreadState *state);
  * out that is on its way while it makes the two, so that it cannot be seen. */
 bool frames_is_of_unwinding(PyThreadState *state, size_t n);
 
+/* Is the instruction there one that CPython gets wrong when what it asks for is refused? MAKE_FUNCTION of 3.12 and
+ * 3.13 gives up one reference too many to the function's code; 3.10, before the first instruction of a function that
+ * has been called often, returns without an exception. */
+bool frames_is_fragile(const struct spot *spot);
+
 /* Calls that are open in this thread, where their frames are blocks like any other (up to 3.10); else 0. */
 int frames_depth(PyThreadState *state);
 

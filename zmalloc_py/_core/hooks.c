@@ -16,6 +16,7 @@
 #include "hooks.h"
 
 #include "delivery.h"
+#include "faults.h"
 #include "gauges.h"
 #include "hooks_inside.h"
 #include "relief.h"
@@ -74,6 +75,14 @@ static ZPORT_NOINLINE void *refuse(enum domain d, size_t n)
     const bool by_used = n > limit || zaccount_used(&python_account) > limit - n;
     atomic_fetch_add_explicit(&hooks.refusals[d], 1, memory_order_relaxed);
     where_note(n, by_used ? limit : atomic_load(&held_account.limit));
+    return NULL;
+}
+
+/* See faults.h. No limit has anything to do with it. */
+static ZPORT_NOINLINE void *refuse_on_purpose(enum domain d, size_t n)
+{
+    atomic_fetch_add_explicit(&hooks.refusals[d], 1, memory_order_relaxed);
+    where_note(n, where_limit());
     return NULL;
 }
 
@@ -374,6 +383,8 @@ static ZPORT_NOINLINE void *allocate_slow(enum domain d, size_t count, size_t si
         return d == RAW ? allocate_for_outer(t, count, size, zeroed) : ask(d, count, size, zeroed);
     if (d != RAW && (t->state & (ASKED | CROSSED)))
         delivery_notice(t, zeroed ? count * size : size);
+    if ((t->state & FAULTY) && faults_refuse(t, d, count * size))
+        return refuse_on_purpose(d, count * size);
     void *p = allocate_counted(t, d, count, size, zeroed, false);
     if (t->state & GONE)
         thread_fold(t);
@@ -596,6 +607,12 @@ ZPORT_INLINE void *resize_counted(struct thread *t, enum domain d, void *p, zmap
     return q;
 }
 
+/* A block from before the hooks has no size that is known: that may be a shrink. */
+static bool is_growing(const zmap_byte *at, unsigned code, size_t n)
+{
+    return code && code != ZMAP_TAG && n > zmap_size(at, code);
+}
+
 static ZPORT_NOINLINE void *resize_slow(enum domain d, void *p, size_t n)
 {
     struct thread *t = thread_self();
@@ -608,6 +625,8 @@ static ZPORT_NOINLINE void *resize_slow(enum domain d, void *p, size_t n)
                         : hooks_original[d].realloc(hooks_original[d].ctx, p, n);
     if (d != RAW && !(t->state & WAITING) && (t->state & (ASKED | CROSSED)))
         delivery_notice(t, n);
+    if ((t->state & FAULTY) && !(t->state & WAITING) && is_growing(at, code, n) && faults_refuse(t, d, n))
+        return refuse_on_purpose(d, n);
     /* A marked block, even below another call: its mark has to move with it. */
     const size_t size = t->size, old_held = t->old_held;
     void *const raw = t->raw;
@@ -689,6 +708,8 @@ void *hooks_outside_allocate(const struct outside *from, void *ctx, size_t count
     struct thread *t = joined_thread();
     if (t->state & (WAITING | PROBING)) /* below a call that counts */
         return outside_ask(from, ctx, count, size, zeroed);
+    if ((t->state & FAULTY) && faults_refuse(t, RAW, n))
+        return refuse_on_purpose(RAW, n);
     if (!take_slowly(RAW, t, n))
         return refuse(RAW, n);
     t->state += INNER;
@@ -756,6 +777,8 @@ void *hooks_outside_resize(const struct outside *from, void *ctx, void *p, size_
     const unsigned code = zmap_code(at);
     if ((t->state & PROBING) || ((t->state & WAITING) && code == 0))
         return from->realloc(ctx, p, n);
+    if ((t->state & FAULTY) && !(t->state & WAITING) && is_growing(at, code, n) && faults_refuse(t, RAW, n))
+        return refuse_on_purpose(RAW, n);
     return outside_resize(t, from, ctx, p, at, code, n);
 }
 

@@ -8,6 +8,7 @@
 #include "hooks_inside.h"
 #include "asks.h"
 #include "delivery.h"
+#include "faults.h"
 #include "gauges.h"
 #include "repair.h"
 
@@ -235,6 +236,7 @@ static void thread_ended(struct thread *t)
 {
     asks_thread_ended(t);
     gauges_thread_ended(t);
+    faults_thread_ended(t);
     repair_thread_ended(t);
     delivery_note_chunk(t, -(int64_t)t->stack);
 }

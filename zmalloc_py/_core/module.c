@@ -6,6 +6,7 @@
 #include "arrays.h"
 #include "budgets.h"
 #include "delivery.h"
+#include "fail_after.h"
 #include "hooks.h"
 #include "limit_error.h"
 #include "caps.h"
@@ -24,7 +25,7 @@
 struct state {
     struct with_types with;
     struct budget_types budgets;
-    PyTypeObject *limit, *limit_error, *account;
+    PyTypeObject *limit, *limit_error, *account, *fail_after;
 };
 
 static struct state *state_of(PyObject *module)
@@ -55,6 +56,11 @@ PyTypeObject *limit_error_type(PyObject *module)
 PyTypeObject *account_type(PyObject *module)
 {
     return state_of(module)->account;
+}
+
+PyTypeObject *fail_after_type(PyObject *module)
+{
+    return state_of(module)->fail_after;
 }
 
 /* ---- figures ------------------------------------------------------------------------------- */
@@ -291,6 +297,7 @@ static struct zmalloc_capi capi = {
     .guest_seal = zaccount_guest_seal,
     .guest_peak = zaccount_guest_peak,
     .guest_reset_peak = zaccount_guest_reset_peak,
+    .faults = zaccount_faults,
 };
 
 static int add_capsule(PyObject *module)
@@ -418,6 +425,7 @@ static PyMethodDef methods[] = {
      caps_limit_doc},
     {"budget", (PyCFunction)(void (*)(void))budgets_budget, METH_VARARGS | METH_KEYWORDS, budgets_budget_doc},
     {"track", (PyCFunction)(void (*)(void))budgets_track, METH_VARARGS | METH_KEYWORDS, budgets_track_doc},
+    {"fail_after", (PyCFunction)(void (*)(void))fail_after_make, METH_VARARGS | METH_KEYWORDS, fail_after_doc},
     {"exempt", budgets_exempt, METH_NOARGS, budgets_exempt_doc},
     {"on_pressure", (PyCFunction)(void (*)(void))verdict_on_pressure, METH_VARARGS | METH_KEYWORDS,
      verdict_on_pressure_doc},
@@ -453,7 +461,7 @@ static int module_exec(PyObject *module)
     if (with_init(module, &state->with) < 0 || limit_error_init(module, &state->limit_error) < 0 ||
         caps_init(module, &state->limit) < 0 || budgets_init(module, &state->budgets) < 0 ||
         verdict_init(module, state->limit_error) < 0 || accounts_init(module, &state->account) < 0 ||
-        add_capsule(module) < 0 || PyModule_AddStringConstant(module, "__version__", ZMALLOC_VERSION) < 0)
+        !(state->fail_after = fail_after_init(module)) || add_capsule(module) < 0 || PyModule_AddStringConstant(module, "__version__", ZMALLOC_VERSION) < 0)
         return -1;
     return 0;
 }
@@ -462,7 +470,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     struct state *s = state_of(module);
     PyTypeObject *const types[] = {s->with.bound,     s->with.method, s->budgets.budget, s->budgets.track,
-                                   s->budgets.exempt, s->limit,       s->limit_error,    s->account};
+                                   s->budgets.exempt, s->limit,       s->limit_error,    s->account,
+                                   s->fail_after};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         Py_VISIT(types[i]);
     return 0;
@@ -472,7 +481,8 @@ static int module_clear(PyObject *module)
 {
     struct state *s = state_of(module);
     PyTypeObject **const types[] = {&s->with.bound,     &s->with.method, &s->budgets.budget, &s->budgets.track,
-                                    &s->budgets.exempt, &s->limit,       &s->limit_error,    &s->account};
+                                    &s->budgets.exempt, &s->limit,       &s->limit_error,    &s->account,
+                                    &s->fail_after};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         Py_CLEAR(*types[i]);
     return 0;

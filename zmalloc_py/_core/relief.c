@@ -66,32 +66,70 @@ void relief_note_grant(PyThreadState *state, size_t n)
 
 #if KNOWS_INTERNED
 
-static size_t keys_size(int log2)
+static size_t table_size(int log2, size_t entry)
 {
     const int log2_index = log2 < 8 ? log2 : log2 < 16 ? log2 + 1 : log2 + 2;
     const size_t usable = ((size_t)2 << log2) / 3;
-    return sizeof(PyDictKeysObject) + ((size_t)1 << log2_index) + usable * sizeof(PyDictUnicodeEntry);
+    return sizeof(PyDictKeysObject) + ((size_t)1 << log2_index) + usable * entry;
+}
+
+static size_t keys_size(int log2)
+{
+    return table_size(log2, sizeof(PyDictUnicodeEntry));
+}
+
+/* 3.13's PyDict_SetDefaultRef(), which dict.setdefault() and type() use, goes on when the table could not grow. */
+static bool is_any_table(size_t n)
+{
+    enum { SMALLEST = 3, LARGEST_TABLE = 30 };
+    if (PY_VERSION_HEX < 0x030d0000)
+        return false;
+    for (int log2 = SMALLEST; log2 <= LARGEST_TABLE && keys_size(log2) <= n; log2++)
+        if (n == keys_size(log2) || n == table_size(log2, sizeof(PyDictKeyEntry)))
+            return true;
+    return false;
+}
+
+static const PyDictObject *full_table(void)
+{
+    const PyDictObject *table = (PyDictObject *)PyInterpreterState_Main()->cached_objects.interned_strings;
+    return table && table->ma_keys->dk_usable <= 0 ? table : NULL;
+}
+
+static bool is_for_more(const PyDictObject *table, size_t n)
+{
+    for (int log2 = table->ma_keys->dk_log2_size; log2 < table->ma_keys->dk_log2_size + 4; log2++)
+        if (n == keys_size(log2))
+            return true;
+    return false;
 }
 
 /* Once for each number of strings that fills it, so that nothing else of that size is granted again and again. */
 static bool is_table_growing(size_t n)
 {
     static Py_ssize_t last;
-    PyDictObject *table = (PyDictObject *)PyInterpreterState_Main()->cached_objects.interned_strings;
-    if (!table || table->ma_keys->dk_usable > 0 || table->ma_used == last)
+    const PyDictObject *table = full_table();
+    if (!table || table->ma_used == last || !is_for_more(table, n))
         return false;
-    for (int log2 = table->ma_keys->dk_log2_size; log2 < table->ma_keys->dk_log2_size + 4; log2++) {
-        if (n != keys_size(log2))
-            continue;
-        last = table->ma_used;
-        return true;
-    }
-    return false;
+    last = table->ma_used;
+    return true;
+}
+
+bool relief_is_table_growing(size_t n)
+{
+    const PyDictObject *table = full_table();
+    return (table && is_for_more(table, n)) || is_any_table(n);
 }
 
 #else
 
 static bool is_table_growing(size_t n)
+{
+    (void)n;
+    return false;
+}
+
+bool relief_is_table_growing(size_t n)
 {
     (void)n;
     return false;

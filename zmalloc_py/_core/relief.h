@@ -33,4 +33,8 @@ void relief_note_free(void);
 bool relief_is_due_to_chunk(PyThreadState *state, size_t n);
 void relief_note_chunk_free(void);
 
+/* Is n what the table of interned strings needs now, to grow? On 3.13: or the table of any dict? For
+ * dict.setdefault() and the making of a type leave it broken there. In the main interpreter. */
+bool relief_is_table_growing(size_t n);
+
 #endif

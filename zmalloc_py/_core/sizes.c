@@ -7,8 +7,8 @@
 
 #include <stdbool.h>
 
-/* The value as a message shows it: its repr, shortened. Ints of thousands of digits have none. */
-static PyObject *shown(PyObject *value)
+/* Ints of thousands of digits have no repr. */
+PyObject *sizes_shown(PyObject *value)
 {
     enum { MOST = 60 };
     PyObject *text = PyObject_Repr(value);
@@ -29,7 +29,7 @@ static int complain(enum zsize_error error, PyObject *value, const char *what)
 {
     if (error == ZSIZE_OK)
         return 0;
-    PyObject *text = shown(value);
+    PyObject *text = sizes_shown(value);
     if (!text)
         return -1;
     if (error == ZSIZE_SYNTAX)
@@ -65,7 +65,7 @@ int size_from_object(PyObject *value, const char *what, size_t *size)
     if (PyLong_Check(value) && !PyBool_Check(value))
         return complain(from_int(value, size), value, what);
     if (!PyUnicode_Check(value)) {
-        PyObject *text = shown(value);
+        PyObject *text = sizes_shown(value);
         if (text)
             PyErr_Format(PyExc_TypeError, "%s=%U has the wrong type, %s: expected %s", what, text,
                          Py_TYPE(value)->tp_name, ZSIZE_EXPECTED);

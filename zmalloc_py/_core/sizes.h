@@ -8,4 +8,7 @@
  * TypeError, ValueError or OverflowError that names the value; `what` names the argument. */
 int size_from_object(PyObject *value, const char *what, size_t *size);
 
+/* A value as a message shows it: its repr, shortened. NULL with an exception. */
+PyObject *sizes_shown(PyObject *value);
+
 #endif

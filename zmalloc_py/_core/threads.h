@@ -37,7 +37,8 @@ enum {
     CROSSED = 0x2000, /* a RAW call has passed the limit: the next MEM or OBJ call sees to it */
     MEASURED = 0x4000, /* the thread has scopes of its own: see gauges.h */
     LENIENT = 0x8000, /* refused nothing up to the hard limit, and asked for nothing */
-    ADOPTING = 0x10000 /* a block from before the hooks is being resized */
+    ADOPTING = 0x10000, /* a block from before the hooks is being resized */
+    FAULTY = 0x20000 /* requests are refused on purpose: see faults.h */
 };
 
 struct thread {
@@ -61,6 +62,7 @@ struct thread {
     size_t stack;           /* bytes of this thread's frame chunks */
     struct gauge *gauges;   /* this thread's scopes */
     unsigned exempt;        /* exempt() scopes that are open */
+    struct fault *faults;   /* what FAULTY stands for */
 
     struct thread *next, **link;
 };

@@ -11,6 +11,7 @@
 
 #include "asks.h"
 #include "delivery.h"
+#include "faults.h"
 #include "frames.h"
 #include "gauges.h"
 #include "hooks.h"
@@ -268,7 +269,7 @@ static int leave_loop(struct ask *ask, struct thread *t, PyThreadState *state)
     return machinery_is_turn(&top) && !frames_is_tracing(state) ? judge(ask, t, state, true) : put_off(ask, state);
 }
 
-int verdict_give(void *arg)
+static int give(void *arg)
 {
     struct ask *ask = arg;
     struct thread *t = thread_self();
@@ -299,6 +300,16 @@ int verdict_give(void *arg)
     if (is_own && is_bad_moment(state, &spot))
         return is_above(ask, t) ? put_off(ask, state) : spare(ask, t);
     return judge(ask, t, state, is_own);
+}
+
+/* What a verdict takes is not the program's: no fault counts it. */
+int verdict_give(void *ask)
+{
+    struct thread *t = thread_self();
+    const bool was_on = faults_pause(t);
+    const int result = give(ask);
+    faults_resume(t, was_on);
+    return result;
 }
 
 /* ---- on_pressure() ----------------------------------------------------------------------------------- */

@@ -50,6 +50,7 @@ struct zmalloc_capi {
     void (*guest_seal)(zaccount *a);
     size_t (*guest_peak)(zaccount *a);
     void (*guest_reset_peak)(zaccount *a);
+    void (*faults)(const zaccount *a, uint64_t *passed, uint64_t *failed);
 };
 
 #endif

@@ -1,0 +1,17 @@
+/* callers.h - which of CPython's C functions is at work, read from the C stack. For what is rare: it takes
+ * microseconds. */
+#ifndef ZMALLOC_CALLERS_H
+#define ZMALLOC_CALLERS_H
+
+#include <stdbool.h>
+
+/* Finds the functions. 0, or -1 with an exception. */
+int callers_init(void);
+
+/* Has the instruction that this thread executes called a function that CPython gets wrong when what it asks for is
+ * refused? False where the C stack cannot be read. These are
+ *  - the compiler, behind compile(), and behind exec() and eval() of a text: a SystemError, and on 3.13 a crash;
+ *  - iter() of a dict's items(): a crash. */
+bool callers_are_fragile(void);
+
+#endif
