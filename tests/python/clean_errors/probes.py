@@ -266,7 +266,7 @@ def daemons() -> Figures:
                 hit[n] = True
                 kept.clear()
 
-    sys.setswitchinterval(0.0002)  # main would wait for 100 others, half a second each time
+
     for n in range(100):
         threading.Thread(target=run_for_ever, args=(n,), daemon=True).start()
     print(json.dumps({"ended": True}), flush=True)  # at the cap there may be no memory for it
