@@ -314,6 +314,50 @@ def test_garbage_is_collected_first(enabled: bool) -> None:
         gc.enable()
 
 
+@pytest.mark.parametrize("where", ["main", "worker"])
+def test_collections_do_not_become_the_program(where: str) -> None:
+    snippet(
+        """
+        import gc, sys, threading, time, zmalloc
+        live = [[n] for n in range(200_000)]  # what a collection has to look through
+        errors = 0
+        def swallow():
+            global errors
+            kept = []
+            while errors < 300:
+                try:
+                    while True:
+                        kept.append([0] * 100)
+                except MemoryError:
+                    kept.clear()
+                    errors += 1
+        def loops():
+            for _ in range(30_000):
+                loop = []
+                loop.append(loop)
+                loop.append(bytes(500))
+        def run():
+            zmalloc.limit(zmalloc.used() + 2_000_000)
+            swallow()
+            assert errors >= 300
+            collections = zmalloc.stats().collections
+            assert collections < 200, collections  # one for each error before there was a limit to it
+            time.sleep(1)
+            if where == "main" or sys.version_info >= (3, 12):  # garbage is collected first, as ever
+                gc.disable()
+                loops()
+                assert zmalloc.stats().collections > collections
+        if where == "main":
+            run()
+        else:
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join()
+            assert errors >= 300
+        """.replace("where ==", f"{where!r} ==")
+    )
+
+
 def test_callbacks_drop_caches_before_the_verdict() -> None:
     cache: list[bytes] = []
     told: list[zmalloc.Pressure] = []

@@ -95,11 +95,13 @@ void verdict_collect(const char *scope, size_t limit)
 /* ---- collections that become the program ----------------------------------------------------------- */
 
 /* A collection is poor if it made less room than a 25th of the limit and came so soon after the last one that
- * they take more than a third of the time. */
-enum { LEAST_PART = 25, SHARE = 2, STRIKES = 8 };
+ * they take more than a third of the time. After eight of one scope in a row nothing is collected for it until
+ * they would take less; a program that catches each error and goes on would else do nothing but collect. */
+enum { LEAST_PART = 25, SHARE = 2, REST = 16, STRIKES = 8 };
 
 static struct {
-    double ended;
+    double ended, took;
+    uint64_t number; /* the scope's */
     unsigned poor;
 } overhead;
 
@@ -110,20 +112,32 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* Collects; true if that has been poor too often. */
-static bool collect_in_turn(const char *scope, size_t limit)
+static void count_strikes(bool is_rich, double pause)
+{
+    if (is_rich || pause > REST * overhead.took)
+        overhead.poor = 0;
+    else if (pause < SHARE * overhead.took && overhead.poor < STRIKES)
+        overhead.poor++;
+    else if (overhead.poor < STRIKES)
+        overhead.poor = 0;
+}
+
+/* Collects, unless that has just been poor too often; true if so. */
+static bool collect_in_turn(uint64_t number, size_t limit)
 {
     const size_t before = zaccount_used(&python_account);
     const double began = now(), pause = began - overhead.ended;
-    verdict_collect(scope, limit);
+    if (overhead.number != number)
+        overhead.poor = 0;
+    overhead.number = number;
+    if (overhead.poor == STRIKES && pause < SHARE * overhead.took)
+        return true;
+    verdict_collect(scopes_name(number), limit);
     const size_t after = zaccount_used(&python_account), gain = before > after ? before - after : 0;
     overhead.ended = now();
-    const bool is_poor = gain < limit / LEAST_PART && pause < SHARE * (overhead.ended - began);
-    overhead.poor = is_poor ? overhead.poor + 1 : 0;
-    if (overhead.poor < STRIKES)
-        return false;
-    overhead.poor = 0;
-    return true;
+    overhead.took = overhead.ended - began;
+    count_strikes(gain >= limit / LEAST_PART, pause);
+    return overhead.poor == STRIKES && pause < SHARE * overhead.took;
 }
 
 /* ---- the verdict ----------------------------------------------------------------------------------- */
@@ -234,7 +248,7 @@ static int judge(struct ask *ask, struct thread *t, PyThreadState *state, bool i
             return put_off(ask, state);
         const uint64_t number = ask->number;
         ask->state = ASK_JUDGED;
-        too_often = collect_in_turn(scopes_name(number), ask->limit);
+        too_often = collect_in_turn(number, ask->limit);
         ask->is_collected = true;
         if (ask->state != ASK_JUDGED)
             return 0; /* its thread has closed it, or left the scope */
