@@ -186,16 +186,22 @@ bool zaccount_take_quarters(zaccount *a, size_t n, unsigned quarters)
     return true;
 }
 
-void zaccount_open_last_quarter(zaccount *a)
+bool zaccount_open_last_quarter(zaccount *a)
 {
     const size_t limit = GET(a->limit);
-    if (GET(a->used) <= limit)
-        return;
+    if (GET(a->used) <= limit || GET(a->open))
+        return false;
     SET(a->close, limit);
     SET(a->open, true);
     zaccount_raise(&a->rearm, limit);
     if (GET(a->used) <= limit) /* it fell before rearm stood */
         SET(a->open, false);
+    return true;
+}
+
+void zaccount_close_last_quarter(zaccount *a)
+{
+    SET(a->open, false);
 }
 
 bool zaccount_take_beyond(zaccount *a, size_t n, size_t room)

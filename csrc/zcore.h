@@ -225,9 +225,11 @@ void zaccount_open_reserve(zaccount *a, size_t n, size_t reserve);
 /* For an owner who takes what passes the limit on credit and sees to it himself (an account without a parent).
  * Takes n bytes as long as use ends at or below limit + `quarters` quarters of the reserve. The last quarter is
  * for whoever cleans up after a refusal: it opens with one that came while use was above the limit, and closes as
- * soon as use is at or below. False: refused, with its figures. */
+ * soon as use is at or below. False: refused, with its figures. Opening is true if it was closed; who finds that
+ * nobody cleans up closes it again. */
 bool zaccount_take_quarters(zaccount *a, size_t n, unsigned quarters);
-void zaccount_open_last_quarter(zaccount *a);
+bool zaccount_open_last_quarter(zaccount *a);
+void zaccount_close_last_quarter(zaccount *a);
 
 /* From now on zaccount_take_fast() is false for a charge that ends above `watch`, too. */
 void zaccount_watch(zaccount *a, size_t watch);

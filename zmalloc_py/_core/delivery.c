@@ -79,6 +79,7 @@ void delivery_limits_changed(void)
 /* ---- granting -------------------------------------------------------------------------------- */
 
 static bool was_opened; /* the last quarter, ever */
+static _Thread_local bool has_opened; /* by what this thread was refused last */
 
 static unsigned quarters_for(const struct thread *t, enum domain d, PyThreadState *state)
 {
@@ -117,7 +118,7 @@ static void note_refusal(struct thread *t, size_t n, size_t reserve)
 static bool refused(struct thread *t, size_t n)
 {
     const struct marks m = marks_in_force();
-    zaccount_open_last_quarter(&python_account);
+    has_opened = zaccount_open_last_quarter(&python_account);
     was_opened = true;
     scopes_note_refusal(n);
     note_refusal(t, n, m.hard - m.limit);
@@ -251,6 +252,8 @@ bool delivery_must_grant(struct thread *t, enum domain d, size_t n)
     const enum relief relief = relief_is_due(state, n);
     if (relief == RELIEF_LOOP)
         leave_loop(t, state, n);
+    if (relief == RELIEF_GUESSED && has_opened)
+        zaccount_close_last_quarter(&python_account); /* a loop in C would fill it without ever being refused */
     return relief != RELIEF_NONE;
 }
 

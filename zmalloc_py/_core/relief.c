@@ -35,6 +35,8 @@ static _Atomic int blocks, chunks;
 static _Thread_local struct {
     bool is_refused;
     struct spot spot;
+    struct spot guessed; /* where a block's size has told it, and how often */
+    unsigned guesses;
 } unwinding;
 
 void relief_note_refusal(PyThreadState *state)
@@ -45,21 +47,46 @@ void relief_note_refusal(PyThreadState *state)
     frames_top(state, &unwinding.spot);
 }
 
-static bool is_unwinding(PyThreadState *state, size_t n)
+static bool is_same(const struct spot *a, const struct spot *b)
 {
-    struct spot top;
-    frames_top(state, &top);
-    if (frames_has_error(state) || frames_is_of_unwinding(state, n)) {
-        unwinding.spot = top;
-        return true;
+    return a->frame == b->frame && a->at == b->at;
+}
+
+/* A traceback is made while no exception is set: its size tells. An exception leaves an instruction once, though: more
+ * blocks of that size there are a loop's in C, which goes on as long as it is granted them. */
+static bool is_guessed(PyThreadState *state, const struct spot *top, size_t n)
+{
+    enum { MOST = 4 };
+    if (!frames_is_of_unwinding(state, n))
+        return false;
+    if (!is_same(top, &unwinding.guessed)) {
+        unwinding.guessed = *top;
+        unwinding.guesses = 0;
     }
-    return unwinding.is_refused && top.frame == unwinding.spot.frame && top.at == unwinding.spot.at;
+    return unwinding.guesses < MOST && ++unwinding.guesses;
+}
+
+static enum relief relief_of_unwinding(PyThreadState *state, const struct spot *top, size_t n)
+{
+    if (frames_has_error(state)) {
+        unwinding.spot = *top;
+        return RELIEF_ANY;
+    }
+    if (unwinding.is_refused && is_same(top, &unwinding.spot))
+        return RELIEF_ANY;
+    if (!is_guessed(state, top, n))
+        return RELIEF_NONE;
+    unwinding.spot = *top;
+    return RELIEF_GUESSED;
 }
 
 void relief_note_grant(PyThreadState *state, size_t n)
 {
-    if (unwinding.is_refused && !is_unwinding(state, n))
-        unwinding.is_refused = false;
+    struct spot top;
+    if (!unwinding.is_refused)
+        return;
+    frames_top(state, &top);
+    unwinding.is_refused = relief_of_unwinding(state, &top, n) != RELIEF_NONE;
 }
 
 /* ---- interned strings ------------------------------------------------------------------------------ */
@@ -168,8 +195,11 @@ static bool is_main_interpreter(PyThreadState *state)
 /* Small ones. */
 static enum relief relief_of(PyThreadState *state, const struct spot *top, size_t n)
 {
-    if (is_unwinding(state, n) || !top->frame || machinery_is_threading(top))
-        return take_block() ? RELIEF_ANY : RELIEF_NONE;
+    enum relief relief = relief_of_unwinding(state, top, n);
+    if (!top->frame || machinery_is_threading(top))
+        relief = RELIEF_ANY;
+    if (relief != RELIEF_NONE)
+        return take_block() ? relief : RELIEF_NONE;
     return machinery_is_asyncio(top) && take_one(&blocks, BLOCKS_OF_LOOPS) ? RELIEF_LOOP : RELIEF_NONE;
 }
 

@@ -27,7 +27,7 @@ void relief_note_grant(PyThreadState *state, size_t n);
 
 /* n bytes that are refused: must they be there nevertheless, and what for? Then the block is to be marked ZMAP_TAG, and
  * relief_note_free() to be called when it is freed. A frame chunk is marked as a span of 0 bytes. */
-enum relief { RELIEF_NONE, RELIEF_ANY, RELIEF_LOOP };
+enum relief { RELIEF_NONE, RELIEF_ANY, RELIEF_GUESSED, RELIEF_LOOP }; /* guessed: by its size alone */
 enum relief relief_is_due(PyThreadState *state, size_t n);
 void relief_note_free(void);
 bool relief_is_due_to_chunk(PyThreadState *state, size_t n);
