@@ -294,6 +294,28 @@ def test_lifting_the_limit_takes_an_error_back_that_is_on_its_way() -> None:
         """)
 
 
+def test_a_loop_in_c_of_blocks_as_large_as_a_traceback_leaves_room_to_unwind() -> None:
+    snippet("""
+        import collections, itertools, types, zmalloc
+        GC_HEAD = 16
+        width = types.TracebackType.__basicsize__ + GC_HEAD - "".__sizeof__()
+        def descend(n, kept):
+            if n:
+                descend(n - 1, kept)
+            kept.extend(map(str, itertools.count(10 ** (width - 1))))
+        errors = 0
+        n = zmalloc.used() + 1_000_000
+        zmalloc.limit(n, reserve="1 MiB")
+        for _ in range(10):
+            try:
+                descend(100, collections.deque())
+            except MemoryError:
+                errors += 1
+        assert errors == 10
+        assert zmalloc.peak() < n + (7 << 17)  # half of the last quarter is still there
+        """)
+
+
 # ---- what comes before it ------------------------------------------------------------------------
 
 
