@@ -29,6 +29,7 @@ static PyObject *collect;     /* gc.collect */
 static PyObject *callbacks;   /* a list */
 static PyTypeObject *pressure; /* what they are called with */
 static bool is_collecting;
+static long found; /* by the last collection: objects that nothing refers to; -1: it did not come to that */
 
 static void be_strict(struct thread *t)
 {
@@ -69,7 +70,8 @@ static void call_all_back(const char *scope, size_t limit)
 static void collect_garbage(void)
 {
     PyObject *result = PyObject_CallNoArgs(collect);
-    if (!result)
+    found = result ? PyLong_AsLong(result) : -1;
+    if (PyErr_Occurred())
         PyErr_WriteUnraisable(collect);
     Py_XDECREF(result);
     verdict_figures.collections++;
@@ -83,6 +85,7 @@ void verdict_collect(const char *scope, size_t limit)
         return;
     PyErr_Fetch(&type, &value, &traceback);
     is_collecting = true;
+    found = -1;
     t->state |= LENIENT; /* a collection that is refused something has been for nothing */
     call_all_back(scope, limit);
     if (zaccount_used(&python_account) > limit)
@@ -95,14 +98,17 @@ void verdict_collect(const char *scope, size_t limit)
 /* ---- collections that become the program ----------------------------------------------------------- */
 
 /* A collection is poor if it made less room than a 25th of the limit and came so soon after the last one that
- * they take more than a third of the time. After eight of one scope in a row nothing is collected for it until
- * they would take less; a program that catches each error and goes on would else do nothing but collect. */
-enum { LEAST_PART = 25, SHARE = 2, REST = 16, STRIKES = 8 };
+ * they take more than a third of the time. After eight in a row an error is raised although there is room again.
+ *
+ * A program that catches each error and goes on would do nothing but collect. So after eight collections of one scope
+ * that found nothing none is made while they would take more than a third of the time. Nothing means no object: if
+ * there are any they may be what keeps the data of the last error alive. */
+enum { LEAST_PART = 25, SHARE = 2, STRIKES = 8 };
 
 static struct {
     double ended, took;
     uint64_t number; /* the scope's */
-    unsigned poor;
+    unsigned poor, idle;
 } overhead;
 
 static double now(void)
@@ -112,32 +118,34 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static void count_strikes(bool is_rich, double pause)
+static void count_strikes(bool is_small, double pause)
 {
-    if (is_rich || pause > REST * overhead.took)
-        overhead.poor = 0;
-    else if (pause < SHARE * overhead.took && overhead.poor < STRIKES)
-        overhead.poor++;
-    else if (overhead.poor < STRIKES)
-        overhead.poor = 0;
+    overhead.poor = is_small && pause < SHARE * overhead.took ? overhead.poor + 1 : 0;
+    if (!is_small || found > 0)
+        overhead.idle = 0;
+    else if (overhead.idle < STRIKES)
+        overhead.idle++;
 }
 
-/* Collects, unless that has just been poor too often; true if so. */
+/* Collects; true if that has been poor too often. */
 static bool collect_in_turn(uint64_t number, size_t limit)
 {
     const size_t before = zaccount_used(&python_account);
     const double began = now(), pause = began - overhead.ended;
     if (overhead.number != number)
-        overhead.poor = 0;
+        overhead.poor = overhead.idle = 0;
     overhead.number = number;
-    if (overhead.poor == STRIKES && pause < SHARE * overhead.took)
-        return true;
+    if (overhead.idle == STRIKES && pause < SHARE * overhead.took)
+        return false;
     verdict_collect(scopes_name(number), limit);
     const size_t after = zaccount_used(&python_account), gain = before > after ? before - after : 0;
     overhead.ended = now();
     overhead.took = overhead.ended - began;
-    count_strikes(gain >= limit / LEAST_PART, pause);
-    return overhead.poor == STRIKES && pause < SHARE * overhead.took;
+    count_strikes(gain < limit / LEAST_PART, pause);
+    if (overhead.poor < STRIKES)
+        return false;
+    overhead.poor = 0;
+    return true;
 }
 
 /* ---- the verdict ----------------------------------------------------------------------------------- */
