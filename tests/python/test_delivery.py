@@ -316,6 +316,39 @@ def test_a_loop_in_c_of_blocks_as_large_as_a_traceback_leaves_room_to_unwind() -
         """)
 
 
+@pytest.mark.parametrize("scope", ["limit", "plain limit", "budget", "thread budget"])
+def test_a_dict_that_grows_by_setdefault_stays_whole(scope: str) -> None:
+    snippet(
+        """
+        import sys, zmalloc
+        scopes = {
+            "limit": lambda n: zmalloc.limit(zmalloc.used() + n),
+            "plain limit": lambda n: zmalloc.limit(zmalloc.used() + n, reserve=0),
+            "budget": zmalloc.budget,
+            "thread budget": lambda n: zmalloc.budget(n, thread=True),
+        }
+        for room in (30_000, 300_000, 3_000_000, 6_000_000):
+            table = {}
+            n = 0
+            try:
+                with scopes[sys.argv[1]](room):
+                    while True:
+                        table.setdefault(n, n)
+                        n += 1
+            except MemoryError:
+                pass
+            assert len(table) == len(list(table)) and n - len(table) in (-1, 0, 1)
+            for key in range(20_000):
+                table.setdefault(str(key))
+            assert len(table) == len(list(table)) > 20_000
+            del table
+            seen = zmalloc.audit()
+            assert seen.used == seen.counted
+        """,
+        scope,
+    )
+
+
 # ---- what comes before it ------------------------------------------------------------------------
 
 

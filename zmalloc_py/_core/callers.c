@@ -15,6 +15,7 @@
 enum { BUILTINS = 3 };
 static uintptr_t fragile[BUILTINS + 3];
 static uintptr_t loops[2]; /* the interpreter takes over */
+static uintptr_t setters[3];
 
 static uintptr_t address_of(PyObject *builtins, const char *name)
 {
@@ -22,6 +23,15 @@ static uintptr_t address_of(PyObject *builtins, const char *name)
     const bool is_plain = function && PyCFunction_Check(function); /* nobody has put something else there */
     const uintptr_t address = is_plain ? (uintptr_t)PyCFunction_GetFunction(function) : 0;
     Py_XDECREF(function);
+    return address;
+}
+
+static uintptr_t address_of_setdefault(void)
+{
+    PyObject *method = PyObject_GetAttrString((PyObject *)&PyDict_Type, "setdefault");
+    const bool is_plain = method && Py_IS_TYPE(method, &PyMethodDescr_Type);
+    const uintptr_t address = is_plain ? (uintptr_t)((PyMethodDescrObject *)method)->d_method->ml_meth : 0;
+    Py_XDECREF(method);
     return address;
 }
 
@@ -38,6 +48,11 @@ int callers_init(void)
     fragile[BUILTINS + 2] = (uintptr_t)PyDictItems_Type.tp_iter;
     loops[0] = (uintptr_t)_PyEval_EvalFrameDefault;
     loops[1] = (uintptr_t)PyEval_EvalCode;
+    setters[0] = address_of_setdefault();
+    setters[1] = (uintptr_t)PyDict_SetDefault;
+#if PY_VERSION_HEX >= 0x030d0000
+    setters[2] = (uintptr_t)PyDict_SetDefaultRef;
+#endif
     Py_DECREF(builtins);
     PyErr_Clear(); /* one that is not there is not called */
     return 0;
@@ -51,22 +66,37 @@ static bool is_among(uintptr_t address, const uintptr_t *list, size_t count)
     return false;
 }
 
-static _Unwind_Reason_Code look(struct _Unwind_Context *context, void *found)
+struct search {
+    const uintptr_t *list;
+    size_t count;
+    bool found;
+};
+
+static _Unwind_Reason_Code look(struct _Unwind_Context *context, void *arg)
 {
+    struct search *search = arg;
     const uintptr_t start = (uintptr_t)_Unwind_GetRegionStart(context);
     if (start == 0 || is_among(start, loops, sizeof loops / sizeof *loops))
         return _URC_NORMAL_STOP;
-    if (!is_among(start, fragile, sizeof fragile / sizeof *fragile))
-        return _URC_NO_REASON;
-    *(bool *)found = true;
-    return _URC_NORMAL_STOP;
+    search->found = is_among(start, search->list, search->count);
+    return search->found ? _URC_NORMAL_STOP : _URC_NO_REASON;
+}
+
+static bool is_called(const uintptr_t *list, size_t count)
+{
+    struct search search = {.list = list, .count = count};
+    _Unwind_Backtrace(look, &search);
+    return search.found;
 }
 
 bool callers_are_fragile(void)
 {
-    bool found = false;
-    _Unwind_Backtrace(look, &found);
-    return found;
+    return is_called(fragile, sizeof fragile / sizeof *fragile);
+}
+
+bool callers_set_a_default(void)
+{
+    return is_called(setters, sizeof setters / sizeof *setters);
 }
 
 #else
@@ -77,6 +107,11 @@ int callers_init(void)
 }
 
 bool callers_are_fragile(void)
+{
+    return false;
+}
+
+bool callers_set_a_default(void)
 {
     return false;
 }

@@ -14,4 +14,8 @@ int callers_init(void);
  *  - iter() of a dict's items(): a crash. */
 bool callers_are_fragile(void);
 
+/* Has it called dict.setdefault(), or what that is made of? 3.13's goes on where the table could not grow: it returns
+ * a value beside the exception, the dict counts an entry that it does not have, and a loop of such calls never ends. */
+bool callers_set_a_default(void);
+
 #endif

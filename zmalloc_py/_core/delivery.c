@@ -125,6 +125,12 @@ static bool refused(struct thread *t, size_t n)
     return false;
 }
 
+bool delivery_cannot_refuse(enum domain d, size_t n)
+{
+    const bool is_flawed = PY_VERSION_HEX >= 0x030d0000 && PY_VERSION_HEX < 0x030e0000;
+    return is_flawed && d == MEM && relief_is_table_growing(n) && callers_set_a_default();
+}
+
 void delivery_note_gauge_refusal(struct thread *t, size_t n)
 {
     const struct gauge *g = gauges_over(t, 0);
@@ -144,7 +150,8 @@ bool delivery_take(struct thread *t, enum domain d, size_t n)
     }
     if (is_dive(t, d, state, n))
         return refused(t, n);
-    if (!zaccount_take_quarters(&python_account, n, quarters_for(t, d, state)))
+    if (!zaccount_take_quarters(&python_account, n, quarters_for(t, d, state)) &&
+        !(delivery_cannot_refuse(d, n) && zaccount_take_beyond(&python_account, n, SIZE_MAX)))
         return refused(t, n);
     cross(t, d, state, n);
     if (state)
@@ -249,6 +256,8 @@ bool delivery_must_grant(struct thread *t, enum domain d, size_t n)
     PyThreadState *state = frames_state(); /* a lock is a RAW block: NULL if that is asked for without the GIL */
     if (d == STACK)
         return relief_is_due_to_chunk(state, n);
+    if ((t->state & LENIENT) && relief_is_due_to_verdict(n))
+        return true;
     const enum relief relief = relief_is_due(state, n);
     if (relief == RELIEF_LOOP)
         leave_loop(t, state, n);

@@ -36,6 +36,10 @@ bool delivery_must_grant(struct thread *t, enum domain d, size_t n);
 /* In a MEM or OBJ hook of a thread with ASKED or CROSSED, which asks for n bytes, before anything else. */
 void delivery_notice(struct thread *t, size_t n);
 
+/* Does CPython come to harm where n bytes of d are refused now? Then they are taken, above the hard limit if need be, and
+ * the error follows at the next safe point. 3.13: the table of a dict that dict.setdefault() adds to. */
+bool delivery_cannot_refuse(enum domain d, size_t n);
+
 /* One of its gauges has refused a thread n bytes. */
 void delivery_note_gauge_refusal(struct thread *t, size_t n);
 

@@ -79,7 +79,7 @@ static size_t most(const struct gauge *g, unsigned quarters)
 
 static bool refuses(struct gauge *g, size_t n, unsigned quarters)
 {
-    if (g->limit == SIZE_MAX)
+    if (g->limit == SIZE_MAX || quarters == GAUGES_BEYOND)
         return false;
     const int64_t net = GET(g->net);
     const size_t held = net > 0 ? (size_t)net : 0, top = most(g, quarters);

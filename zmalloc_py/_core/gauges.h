@@ -28,7 +28,8 @@ void gauges_add(struct gauge *g);
 bool gauges_remove(struct gauge *g);
 
 /* This thread takes n bytes: false if a gauge refuses; then none has changed. quarters as for
- * zaccount_take_quarters(). */
+ * zaccount_take_quarters(), GAUGES_BEYOND: none refuses. */
+enum { GAUGES_BEYOND = 5 };
 bool gauges_take(struct thread *t, size_t n, unsigned quarters);
 void gauges_give_back(struct thread *t, size_t n);
 void gauges_drop(struct thread *t, size_t n);

@@ -139,7 +139,8 @@ static ZPORT_NOINLINE bool take_measured(enum domain d, struct thread *t, size_t
 {
     if (!take_for(d, t, n))
         return false;
-    if (!gauges_take(t, n, t->state & (LENIENT | EXEMPT | ADOPTING) || d == STACK ? 4 : 3)) {
+    if (!gauges_take(t, n, t->state & (LENIENT | EXEMPT | ADOPTING) || d == STACK ? 4 : 3) &&
+        !(delivery_cannot_refuse(d, n) && gauges_take(t, n, GAUGES_BEYOND))) {
         give_back_for(d, n);
         delivery_note_gauge_refusal(t, n);
         return false;

@@ -23,7 +23,7 @@
 /* ---- unwinding ------------------------------------------------------------------------------------ */
 
 /* What is asked for so is small, and there are no more than so many such blocks at a time. */
-enum { LARGEST = 2048, LARGEST_CHUNK = 16 << 10, BLOCKS = 2048, BLOCKS_OF_LOOPS = 1024, CHUNKS = 64 };
+enum { LARGEST = 2048, LARGEST_CHUNK = 16 << 10, BLOCKS = 2048, BLOCKS_OF_LOOPS = 1024, BLOCKS_OF_VERDICTS = 256, CHUNKS = 64 };
 
 /* Showing an exception takes up to 3 MB, once. */
 enum { LARGEST_SHOWN = 512 << 10, BLOCKS_SHOWN = 50000 };
@@ -214,6 +214,11 @@ enum relief relief_is_due(PyThreadState *state, size_t n)
     if (n > LARGEST)
         return is_table_growing(n) && take_block() ? RELIEF_ANY : RELIEF_NONE;
     return relief_of(state, &top, n);
+}
+
+bool relief_is_due_to_verdict(size_t n)
+{
+    return n <= LARGEST && take_one(&blocks, BLOCKS_OF_VERDICTS);
 }
 
 bool relief_is_due_to_chunk(PyThreadState *state, size_t n)

@@ -10,6 +10,7 @@
  *  - The chunk for the next Python frame: CPython makes a SystemError of its refusal.
  *  - What it takes to show an exception that nobody has caught while its traceback keeps all data alive: 3.13 imports
  *    its Python part for that, and says "lost sys.stderr" when it cannot.
+ *  - What a verdict takes to collect garbage, when nothing is left at all: a collection that fails says so on stderr.
  *  - What asyncio asks for while it runs a loop: a task whose step, or whose wake-up, could not be prepared is never run
  *    again, and who waits for it waits for ever; and 3.13 corrupts its dictionary of current tasks. The loop is then
  *    left with an error, see delivery.c.
@@ -30,6 +31,7 @@ void relief_note_grant(PyThreadState *state, size_t n);
 enum relief { RELIEF_NONE, RELIEF_ANY, RELIEF_GUESSED, RELIEF_LOOP }; /* guessed: by its size alone */
 enum relief relief_is_due(PyThreadState *state, size_t n);
 void relief_note_free(void);
+bool relief_is_due_to_verdict(size_t n);
 bool relief_is_due_to_chunk(PyThreadState *state, size_t n);
 void relief_note_chunk_free(void);
 

@@ -139,6 +139,15 @@ def grow_dict_of_dicts(run: Run) -> None:
         n += 1
 
 
+@load("growing.dict_by_setdefault")
+def grow_dict_by_setdefault(run: Run) -> None:
+    table: dict[int, int] = {}
+    n = 0
+    while True:
+        table.setdefault(n, n)
+        n += 1
+
+
 @load("growing.live_cycles")
 def grow_live_cycles(run: Run) -> None:
     kept = []
