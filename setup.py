@@ -89,6 +89,7 @@ FRONT = [
     "scopes",
     "sizes",
     "threads",
+    "tied",
     "verdict",
     "where",
     "with",

@@ -97,7 +97,8 @@ static PyObject *budget_enter(PyObject *op)
 {
     Budget *b = (Budget *)op;
     if (b->was_entered) {
-        PyErr_Format(PyExc_RuntimeError, "this %s has been entered already: call zmalloc.%s() anew for each with statement",
+        PyErr_Format(PyExc_RuntimeError,
+                     "this %s has been entered already: call zmalloc.%s() anew for each with statement",
                      b->n == SIZE_MAX ? "track" : "budget", b->n == SIZE_MAX ? "track" : "budget");
         return NULL;
     }
@@ -131,7 +132,7 @@ static PyObject *raise_of_thread(PyObject *module, const Budget *b, size_t net)
 static PyObject *leave_gauge(PyObject *module, Budget *b, PyObject *error)
 {
     struct gauge *g = b->gauge;
-    const bool is_own = g->thread == thread_self();
+    const bool is_own = g->tied.thread == thread_self();
     const bool looks = b->n != SIZE_MAX && error == Py_None && is_own && atomic_load(&g->unsettled);
     g->limit = g->hard = SIZE_MAX;
     asks_forget(b->number);
@@ -308,7 +309,8 @@ static PyGetSetDef budget_getset[] = {
 static PyGetSetDef track_getset[] = {
     {"__aenter__", get_async, NULL, NULL, NULL},
     {"thread", get_thread, NULL, "Whether it measures one thread.", NULL},
-    {"net", get_net, NULL, "Bytes taken less bytes freed since it was entered, until its end. Below 0 where more was freed.", NULL},
+    {"net", get_net, NULL,
+     "Bytes taken less bytes freed since it was entered, until its end. Below 0 where more was freed.", NULL},
     {"peak", get_peak, NULL, "The most that net has been.", NULL},
     {"allocations", get_allocations, NULL, "Blocks taken; a realloc is neither that nor a free.", NULL},
     {"frees", get_frees, NULL, "Blocks given back.", NULL},

@@ -11,6 +11,7 @@
 #include "delivery.h"
 
 #include "asks.h"
+#include "callers.h"
 #include "frames.h"
 #include "gauges.h"
 #include "hooks.h"

@@ -231,7 +231,8 @@ const char fail_after_doc[] =
 PyTypeObject *fail_after_init(PyObject *module)
 {
     PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL);
-    if (callers_init() < 0 || !type || with_equip(with_types_of(module), type, &way) < 0 || PyModule_AddType(module, type) < 0) {
+    if (callers_init() < 0 || !type || with_equip(with_types_of(module), type, &way) < 0 ||
+        PyModule_AddType(module, type) < 0) {
         Py_XDECREF(type);
         return NULL;
     }

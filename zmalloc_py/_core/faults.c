@@ -36,14 +36,9 @@ static _Thread_local struct {
     unsigned to_come; /* at `at`; 0 and no frame: no exception is known of */
 } way;
 
-static bool is_same(const struct spot *a, const struct spot *b)
-{
-    return a->frame && a->frame == b->frame && a->at == b->at;
-}
-
 static void follow(const struct spot *top)
 {
-    if (!is_same(top, &way.at))
+    if (!frames_is_same(top, &way.at))
         way.to_come = ALL;
     way.at = way.above = *top;
     frames_next(&way.above);
@@ -66,9 +61,9 @@ static bool is_on_its_way(PyThreadState *state, const struct spot *top, size_t n
         follow(top);
         return true;
     }
-    if (is_same(top, &way.above)) {
+    if (frames_is_same(top, &way.above)) {
         follow(top);
-    } else if (!is_same(top, &way.at)) {
+    } else if (!frames_is_same(top, &way.at)) {
         way.at.frame = way.above.frame = NULL;
         return false;
     }
@@ -102,7 +97,8 @@ static bool is_vital(PyThreadState *state, enum domain d, size_t n)
     frames_top(state, &top);
     if (!top.frame || is_on_its_way(state, &top, n) || is_lock(d, n) || frames_is_fragile(&top))
         return true;
-    if (state->interp == PyInterpreterState_Main() && (machinery_is_threading(&top) || machinery_is_asyncio(&top) || is_table(d, n)))
+    if (state->interp == PyInterpreterState_Main() &&
+        (machinery_is_threading(&top) || machinery_is_asyncio(&top) || is_table(d, n)))
         return true;
     return callers_are_fragile();
 }
@@ -121,7 +117,7 @@ static void note_refusal(PyThreadState *state)
 
 static bool fails(struct fault *f)
 {
-    if (atomic_load(&f->ended))
+    if (atomic_load(&f->tied.ended))
         return false;
     const uint64_t passed = GET(f->passed), failed = GET(f->failed);
     const bool is_due = passed >= f->n && (f->repeat < 0 || failed < (uint64_t)f->repeat);
@@ -137,7 +133,7 @@ bool faults_refuse(struct thread *t, enum domain d, size_t n)
     PyThreadState *state = frames_state();
     if ((t->state & (LENIENT | EXEMPT)) || is_vital(state, d, n))
         return false;
-    for (struct fault *f = t->faults; f; f = f->next)
+    for (struct fault *f = (struct fault *)t->faults; f; f = (struct fault *)f->tied.next)
         if (fails(f)) {
             note_refusal(state);
             return true;
@@ -147,28 +143,10 @@ bool faults_refuse(struct thread *t, enum domain d, size_t n)
 
 /* ---- a thread's list ------------------------------------------------------------------------------- */
 
-static void unlink_fault(struct thread *t, struct fault **at)
+static void note_gone(struct thread *t)
 {
-    *at = (*at)->next;
     if (!t->faults)
         t->state &= ~(unsigned)FAULTY;
-}
-
-/* Frees those that others have ended. */
-static void sweep(struct thread *t, bool all)
-{
-    for (struct fault **at = &t->faults; *at;) {
-        struct fault *f = *at;
-        if (!all && !atomic_load(&f->ended)) {
-            at = &f->next;
-            continue;
-        }
-        unlink_fault(t, at);
-        if (atomic_load(&f->ended))
-            free(f);
-        else
-            f->thread = NULL;
-    }
 }
 
 void faults_add(struct fault *f)
@@ -176,36 +154,28 @@ void faults_add(struct fault *f)
     struct thread *t = thread_self();
     if (t->state & UNLISTED)
         thread_join(t);
-    sweep(t, false);
+    tied_sweep(&t->faults, false);
     way.at.frame = way.above.frame = NULL;
-    f->thread = t;
-    f->next = t->faults;
-    t->faults = f;
+    tied_add(&t->faults, &f->tied);
     t->state |= FAULTY;
 }
 
 bool faults_remove(struct fault *f)
 {
-    struct thread *t = f->thread;
+    struct thread *t = f->tied.thread;
     if (!t)
         return true;
-    if (t != thread_self()) {
-        atomic_store(&f->ended, true);
+    if (!tied_remove(&t->faults, &f->tied))
         return false;
-    }
-    struct fault **at = &t->faults;
-    while (*at && *at != f)
-        at = &(*at)->next;
-    if (*at)
-        unlink_fault(t, at);
-    f->thread = NULL;
-    sweep(t, false);
+    tied_sweep(&t->faults, false);
+    note_gone(t);
     return true;
 }
 
 void faults_thread_ended(struct thread *t)
 {
-    sweep(t, true);
+    tied_sweep(&t->faults, true);
+    note_gone(t);
 }
 
 bool faults_pause(struct thread *t)

@@ -11,17 +11,15 @@
 #ifndef ZMALLOC_FAULTS_H
 #define ZMALLOC_FAULTS_H
 
-#include "threads.h"
+#include "tied.h"
 
 #include <stddef.h>
 
 struct fault {
+    struct tied tied;
     uint64_t n;     /* let through, then */
     int64_t repeat; /* refused: so many, or below 0 all that follow */
     _Atomic uint64_t passed, failed;
-    _Atomic bool ended; /* by another thread: its own takes it out and frees it */
-    struct thread *thread;
-    struct fault *next;
 };
 
 /* Puts one from calloc into this thread's list. Holds the GIL. */

@@ -153,14 +153,22 @@ bool frames_is_tracing(PyThreadState *state)
     return state->tracing != 0;
 }
 
+bool frames_is_same(const struct spot *a, const struct spot *b)
+{
+    return a->frame && a->frame == b->frame && a->at == b->at;
+}
+
 bool frames_is_of_unwinding(PyThreadState *state, size_t n)
 {
     enum { GC_HEAD = 2 * sizeof(void *) };
 #if FRAMES_ARE_KNOWN && PY_VERSION_HEX >= 0x030b0000
     struct spot spot;
     frames_top(state, &spot);
-    if (spot.frame && n == GC_HEAD + (size_t)_PyObject_VAR_SIZE(&PyFrame_Type, spot.code->co_nlocalsplus + spot.code->co_stacksize))
-        return true;
+    if (spot.frame) {
+        const int slots = spot.code->co_nlocalsplus + spot.code->co_stacksize;
+        if (n == GC_HEAD + (size_t)_PyObject_VAR_SIZE(&PyFrame_Type, slots))
+            return true;
+    }
 #else
     (void)state;
 #endif

@@ -23,6 +23,8 @@ struct spot {
     PyObject *globals;
 };
 void frames_top(PyThreadState *state, struct spot *spot);
+/* The same instruction of the same frame, if there is one. */
+bool frames_is_same(const struct spot *a, const struct spot *b);
 /* The caller's, the frame's below; false at the bottom. */
 bool frames_next(struct spot *spot);
 int frames_line(const struct spot *spot);

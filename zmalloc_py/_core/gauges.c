@@ -9,29 +9,22 @@
 #define GET(field) atomic_load_explicit(&(field), memory_order_relaxed)
 #define SET(field, value) atomic_store_explicit(&(field), (value), memory_order_relaxed)
 
-static void unlink_gauge(struct thread *t, struct gauge **at)
+static struct gauge *first(const struct thread *t)
 {
-    *at = (*at)->next;
-    if (!t->gauges)
-        t->state &= ~(unsigned)MEASURED;
-    atomic_fetch_sub(&hooks.looks_at_thread, 1);
+    return (struct gauge *)t->gauges;
 }
 
-/* Frees those that others have ended. */
-static void sweep(struct thread *t, bool all)
+static struct gauge *next(const struct gauge *g)
 {
-    for (struct gauge **at = &t->gauges; *at;) {
-        struct gauge *g = *at;
-        if (!all && !atomic_load(&g->ended)) {
-            at = &g->next;
-            continue;
-        }
-        unlink_gauge(t, at);
-        if (atomic_load(&g->ended))
-            free(g);
-        else
-            g->thread = NULL;
-    }
+    return (struct gauge *)g->tied.next;
+}
+
+/* So many are gone from this thread's list. */
+static void note_gone(struct thread *t, size_t count)
+{
+    if (!t->gauges)
+        t->state &= ~(unsigned)MEASURED;
+    atomic_fetch_sub(&hooks.looks_at_thread, (int)count);
 }
 
 void gauges_add(struct gauge *g)
@@ -39,37 +32,28 @@ void gauges_add(struct gauge *g)
     struct thread *t = thread_self();
     if (t->state & UNLISTED)
         thread_join(t);
-    sweep(t, false);
-    g->thread = t;
-    g->next = t->gauges;
-    t->gauges = g;
+    note_gone(t, tied_sweep(&t->gauges, false));
+    tied_add(&t->gauges, &g->tied);
     t->state |= MEASURED;
     atomic_fetch_add(&hooks.looks_at_thread, 1);
 }
 
 bool gauges_remove(struct gauge *g)
 {
-    struct thread *t = g->thread;
+    struct thread *t = g->tied.thread;
     if (!t)
         return true;
-    if (t != thread_self()) {
+    if (t != thread_self())
         g->limit = g->hard = SIZE_MAX;
-        atomic_store(&g->ended, true);
+    if (!tied_remove(&t->gauges, &g->tied))
         return false;
-    }
-    struct gauge **at = &t->gauges;
-    while (*at && *at != g)
-        at = &(*at)->next;
-    if (*at)
-        unlink_gauge(t, at);
-    g->thread = NULL;
-    sweep(t, false);
+    note_gone(t, 1 + tied_sweep(&t->gauges, false));
     return true;
 }
 
 void gauges_thread_ended(struct thread *t)
 {
-    sweep(t, true);
+    note_gone(t, tied_sweep(&t->gauges, true));
 }
 
 static size_t most(const struct gauge *g, unsigned quarters)
@@ -92,7 +76,7 @@ static bool refuses(struct gauge *g, size_t n, unsigned quarters)
 
 static void add(struct thread *t, int64_t n)
 {
-    for (struct gauge *g = t->gauges; g; g = g->next) {
+    for (struct gauge *g = first(t); g; g = next(g)) {
         const int64_t net = GET(g->net) + n;
         SET(g->net, net);
         if (net > GET(g->peak))
@@ -104,7 +88,7 @@ static void add(struct thread *t, int64_t n)
 
 bool gauges_take(struct thread *t, size_t n, unsigned quarters)
 {
-    for (struct gauge *g = t->gauges; g; g = g->next)
+    for (struct gauge *g = first(t); g; g = next(g))
         if (refuses(g, n, quarters))
             return false;
     add(t, (int64_t)n);
@@ -113,7 +97,7 @@ bool gauges_take(struct thread *t, size_t n, unsigned quarters)
 
 static void take_off(struct thread *t, size_t n, bool clamps)
 {
-    for (struct gauge *g = t->gauges; g; g = g->next) {
+    for (struct gauge *g = first(t); g; g = next(g)) {
         int64_t net = GET(g->net) - (int64_t)n;
         if (clamps && g->is_clamped && net < 0)
             net = 0;
@@ -135,7 +119,7 @@ void gauges_drop(struct thread *t, size_t n)
 
 void gauges_count(struct thread *t, int allocations, int frees)
 {
-    for (struct gauge *g = t->gauges; g; g = g->next) {
+    for (struct gauge *g = first(t); g; g = next(g)) {
         SET(g->allocations, GET(g->allocations) + allocations);
         SET(g->frees, GET(g->frees) + frees);
     }
@@ -152,7 +136,7 @@ bool gauges_is_over(const struct gauge *g, size_t debt)
 
 struct gauge *gauges_over(const struct thread *t, size_t debt)
 {
-    for (struct gauge *g = t->gauges; g; g = g->next)
+    for (struct gauge *g = first(t); g; g = next(g))
         if (gauges_is_over(g, debt))
             return g;
     return NULL;
@@ -161,7 +145,7 @@ struct gauge *gauges_over(const struct thread *t, size_t debt)
 bool gauges_have_reserve(const struct thread *t)
 {
     bool any = false;
-    for (const struct gauge *g = t->gauges; g; g = g->next) {
+    for (const struct gauge *g = first(t); g; g = next(g)) {
         if (g->limit == SIZE_MAX)
             continue;
         if (g->hard == g->limit)
@@ -173,7 +157,7 @@ bool gauges_have_reserve(const struct thread *t)
 
 struct gauge *gauges_find(const struct thread *t, uint64_t number)
 {
-    for (struct gauge *g = t->gauges; g; g = g->next)
+    for (struct gauge *g = first(t); g; g = next(g))
         if (g->number == number)
             return g;
     return NULL;

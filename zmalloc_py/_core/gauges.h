@@ -5,18 +5,16 @@
 #ifndef ZMALLOC_GAUGES_H
 #define ZMALLOC_GAUGES_H
 
-#include "threads.h"
+#include "tied.h"
 
 struct gauge {
+    struct tied tied;
     uint64_t number;   /* of the scope that it belongs to */
     size_t limit, hard; /* bytes above 0; SIZE_MAX: it only measures */
     bool is_clamped;   /* frees of what was there before give no credit */
     bool is_open;      /* the last quarter serves the unwinding after a refusal */
     _Atomic bool hit, unsettled;
     _Atomic int64_t net, peak, allocations, frees;
-    _Atomic bool ended; /* by another thread: its own takes it out and frees it */
-    struct thread *thread;
-    struct gauge *next;
 };
 
 /* Puts one from malloc into this thread's list; all hooks leave the path that does not look at threads. Holds

@@ -79,6 +79,11 @@ static ZPORT_NOINLINE void *refuse(enum domain d, size_t n)
 }
 
 /* See faults.h. No limit has anything to do with it. */
+ZPORT_INLINE bool has_fault(struct thread *t, enum domain d, size_t n)
+{
+    return zport_unlikely(t->state & FAULTY) && faults_refuse(t, d, n);
+}
+
 static ZPORT_NOINLINE void *refuse_on_purpose(enum domain d, size_t n)
 {
     atomic_fetch_add_explicit(&hooks.refusals[d], 1, memory_order_relaxed);
@@ -384,7 +389,7 @@ static ZPORT_NOINLINE void *allocate_slow(enum domain d, size_t count, size_t si
         return d == RAW ? allocate_for_outer(t, count, size, zeroed) : ask(d, count, size, zeroed);
     if (d != RAW && (t->state & (ASKED | CROSSED)))
         delivery_notice(t, zeroed ? count * size : size);
-    if ((t->state & FAULTY) && faults_refuse(t, d, count * size))
+    if (has_fault(t, d, count * size))
         return refuse_on_purpose(d, count * size);
     void *p = allocate_counted(t, d, count, size, zeroed, false);
     if (t->state & GONE)
@@ -536,7 +541,8 @@ static ZPORT_NOINLINE void lose_track(struct thread *t, enum domain d, size_t ol
 
 /* See relief.h. What was charged for the block is given back; one that is uncounted, whose size is not known here, is
  * moved by the allocator. */
-static ZPORT_NOINLINE void *resize_uncounted(struct thread *t, enum domain d, void *p, unsigned code, size_t old, size_t n)
+static ZPORT_NOINLINE void *resize_uncounted(struct thread *t, enum domain d, void *p, unsigned code, size_t old,
+                                             size_t n)
 {
     if (code == ZMAP_TAG) {
         relief_note_free(); /* it is the same one */
@@ -626,7 +632,7 @@ static ZPORT_NOINLINE void *resize_slow(enum domain d, void *p, size_t n)
                         : hooks_original[d].realloc(hooks_original[d].ctx, p, n);
     if (d != RAW && !(t->state & WAITING) && (t->state & (ASKED | CROSSED)))
         delivery_notice(t, n);
-    if ((t->state & FAULTY) && !(t->state & WAITING) && is_growing(at, code, n) && faults_refuse(t, d, n))
+    if (!(t->state & WAITING) && is_growing(at, code, n) && has_fault(t, d, n))
         return refuse_on_purpose(d, n);
     /* A marked block, even below another call: its mark has to move with it. */
     const size_t size = t->size, old_held = t->old_held;
@@ -709,7 +715,7 @@ void *hooks_outside_allocate(const struct outside *from, void *ctx, size_t count
     struct thread *t = joined_thread();
     if (t->state & (WAITING | PROBING)) /* below a call that counts */
         return outside_ask(from, ctx, count, size, zeroed);
-    if ((t->state & FAULTY) && faults_refuse(t, RAW, n))
+    if (has_fault(t, RAW, n))
         return refuse_on_purpose(RAW, n);
     if (!take_slowly(RAW, t, n))
         return refuse(RAW, n);
@@ -778,7 +784,7 @@ void *hooks_outside_resize(const struct outside *from, void *ctx, void *p, size_
     const unsigned code = zmap_code(at);
     if ((t->state & PROBING) || ((t->state & WAITING) && code == 0))
         return from->realloc(ctx, p, n);
-    if ((t->state & FAULTY) && !(t->state & WAITING) && is_growing(at, code, n) && faults_refuse(t, RAW, n))
+    if (!(t->state & WAITING) && is_growing(at, code, n) && has_fault(t, RAW, n))
         return refuse_on_purpose(RAW, n);
     return outside_resize(t, from, ctx, p, at, code, n);
 }

@@ -70,19 +70,22 @@ static bool is_named(struct spot spot)
     return false;
 }
 
-bool machinery_is_threading(const struct spot *spot)
+static bool is_of(const struct spot *spot, const char *name)
 {
+    const char *const only[] = {name};
     size_t length;
     const char *module = spot->frame ? module_of(spot, &length) : NULL;
-    return module && length == strlen("threading") && memcmp(module, "threading", length) == 0;
+    return module && AMONG(module, length, only);
+}
+
+bool machinery_is_threading(const struct spot *spot)
+{
+    return is_of(spot, "threading");
 }
 
 bool machinery_is_asyncio(const struct spot *spot)
 {
-    static const char *const loops[] = {"asyncio"};
-    size_t length;
-    const char *module = spot->frame ? module_of(spot, &length) : NULL;
-    return module && AMONG(module, length, loops);
+    return is_of(spot, "asyncio");
 }
 
 bool machinery_is_turn(const struct spot *spot)

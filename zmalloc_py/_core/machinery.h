@@ -10,8 +10,8 @@
 /* Once a process, with the GIL. 0, or -1 with an exception set. */
 int machinery_init(void);
 
-/* Is the frame of one of those modules, or of a helper that one of them has called, or machinery_is_display()? Allocates nothing, calls
- * nothing. Holds the GIL. */
+/* Is the frame of one of those modules, or of a helper that one of them has called, or machinery_is_display()?
+ * Allocates nothing, calls nothing. Holds the GIL. */
 bool machinery_is(struct spot spot);
 
 /* Is the interpreter itself, with nobody's code below, showing an exception, or importing what that takes? */

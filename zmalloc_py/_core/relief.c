@@ -23,7 +23,8 @@
 /* ---- unwinding ------------------------------------------------------------------------------------ */
 
 /* What is asked for so is small, and there are no more than so many such blocks at a time. */
-enum { LARGEST = 2048, LARGEST_CHUNK = 16 << 10, BLOCKS = 2048, BLOCKS_OF_LOOPS = 1024, BLOCKS_OF_VERDICTS = 256, CHUNKS = 64 };
+enum { LARGEST = 2048, BLOCKS = 2048, BLOCKS_OF_LOOPS = 1024, BLOCKS_OF_VERDICTS = 256 };
+enum { LARGEST_CHUNK = 16 << 10, CHUNKS = 64 };
 
 /* Showing an exception takes up to 3 MB, once. */
 enum { LARGEST_SHOWN = 512 << 10, BLOCKS_SHOWN = 50000 };
@@ -47,11 +48,6 @@ void relief_note_refusal(PyThreadState *state)
     frames_top(state, &unwinding.spot);
 }
 
-static bool is_same(const struct spot *a, const struct spot *b)
-{
-    return a->frame == b->frame && a->at == b->at;
-}
-
 /* A traceback is made while no exception is set: its size tells. An exception leaves an instruction once, though: more
  * blocks of that size there are a loop's in C, which goes on as long as it is granted them. */
 static bool is_guessed(PyThreadState *state, const struct spot *top, size_t n)
@@ -59,7 +55,7 @@ static bool is_guessed(PyThreadState *state, const struct spot *top, size_t n)
     enum { MOST = 4 };
     if (!frames_is_of_unwinding(state, n))
         return false;
-    if (!is_same(top, &unwinding.guessed)) {
+    if (!frames_is_same(top, &unwinding.guessed)) {
         unwinding.guessed = *top;
         unwinding.guesses = 0;
     }
@@ -72,7 +68,7 @@ static enum relief relief_of_unwinding(PyThreadState *state, const struct spot *
         unwinding.spot = *top;
         return RELIEF_ANY;
     }
-    if (unwinding.is_refused && is_same(top, &unwinding.spot))
+    if (unwinding.is_refused && frames_is_same(top, &unwinding.spot))
         return RELIEF_ANY;
     if (!is_guessed(state, top, n))
         return RELIEF_NONE;

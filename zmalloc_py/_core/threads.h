@@ -60,9 +60,9 @@ struct thread {
     size_t raised_at;       /* what was in use then, or since */
     size_t above;           /* bytes taken above the limit since then */
     size_t stack;           /* bytes of this thread's frame chunks */
-    struct gauge *gauges;   /* this thread's scopes */
+    struct tied *gauges;   /* this thread's scopes */
     unsigned exempt;        /* exempt() scopes that are open */
-    struct fault *faults;   /* what FAULTY stands for */
+    struct tied *faults;   /* what FAULTY stands for */
 
     struct thread *next, **link;
 };

@@ -24,8 +24,8 @@ PyObject *where_file(const struct place *place);
 /* " at FILE:LINE" or "". Allocates nothing. */
 void where_format_place(const struct place *place, char *buffer, size_t room);
 
-/* Notes that n bytes were refused because of a cap of `limit` bytes, and at which line. May be called in a hook, with the GIL or without
- * (then file and line are unknown). */
+/* Notes that n bytes were refused because of a cap of `limit` bytes, and at which line. May be called in a hook, with
+ * the GIL or without (then file and line are unknown). */
 void where_note(size_t n, size_t limit);
 void where_note_place(size_t n, size_t limit, const struct place *place);
 

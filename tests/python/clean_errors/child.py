@@ -13,6 +13,8 @@ import json
 import resource
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import zmalloc
 
@@ -40,13 +42,18 @@ def switch_off(piece: str | None) -> None:
         zmalloc._core._pieces(**{piece: False})  # type: ignore[attr-defined]
 
 
-def under_cap(load: Load, run: Run, reserve: str | None) -> None:
-    """Runs the load below the limit. What is written down here takes no memory."""
+def run_below(
+    scope: Callable[[], AbstractContextManager[object]],
+    load: Load,
+    run: Run,
+    hard: Callable[[], int],
+    peak: Callable[[], int],
+) -> None:
+    """Runs the load in the scope. What is written down here takes no memory."""
     filling = max(0, run.room - loads.SLOW_ROOM) if load.slow else 0
-    zmalloc.reset_peak()
     try:
-        with make_limit(run.room, reserve):
-            run.hard = zmalloc.stats().hard_limit or 0
+        with scope():
+            run.hard = hard()
             ballast = bytearray(filling)
             try:
                 load.function(run)
@@ -54,32 +61,30 @@ def under_cap(load: Load, run: Run, reserve: str | None) -> None:
             except BaseException as error:
                 run.caller = type(error)
                 run.where = "raised"
-            run.peak = zmalloc.peak()
+            run.peak = peak()
             del ballast
     except BaseException as error:
         run.outside = type(error)
-        if not run.peak:
-            run.peak = zmalloc.peak()
+    run.peak = run.peak or peak()
+
+
+def under_cap(load: Load, run: Run, reserve: str | None) -> None:
+    """Below the limit."""
+    zmalloc.reset_peak()
+    run_below(
+        lambda: make_limit(run.room, reserve),
+        load,
+        run,
+        lambda: zmalloc.stats().hard_limit or 0,
+        zmalloc.peak,
+    )
 
 
 def under_budget(load: Load, run: Run, reserve: str | None) -> None:
-    """The same below a budget of this thread."""
-    filling = max(0, run.room - loads.SLOW_ROOM) if load.slow else 0
-    budget = zmalloc.budget(run.room, thread=True, reserve=int(reserve or 0))
-    run.hard = run.room + int(reserve or 0)
-    try:
-        with budget:
-            ballast = bytearray(filling)
-            try:
-                load.function(run)
-                run.where = "returned"
-            except BaseException as error:
-                run.caller = type(error)
-                run.where = "raised"
-            del ballast
-    except BaseException as error:
-        run.outside = type(error)
-    run.peak = budget.peak
+    """Below a budget of this thread."""
+    beyond = int(reserve or 0)
+    budget = zmalloc.budget(run.room, thread=True, reserve=beyond)
+    run_below(lambda: budget, load, run, lambda: run.room + beyond, lambda: budget.peak)
 
 
 def in_worker(load: Load, run: Run, reserve: str | None) -> str | None:

@@ -82,8 +82,8 @@ print(seen)  # {"field 'args' is required for Lambda"}
         load=r"growing\.dict_by_setdefault",
         reason=r"^\d+ bytes over the hard limit$",
         versions=("3.13",),
-        issue="not reported: dict.setdefault() goes on where the table could not grow, and a loop of"
-        " such calls never ends, so the table is granted; the error comes behind it",
+        issue="not reported: dict.setdefault() goes on where the table could not grow, and a loop"
+        " of such calls never ends, so the table is granted; the error comes behind it",
         case="""
 import _testcapi
 
