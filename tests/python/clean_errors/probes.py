@@ -253,8 +253,9 @@ def work(capped: str) -> Figures:
 def daemons() -> Figures:
     """Ends while 100 daemon threads run into a sealed cap, again and again.
 
-    They rest after each error: beside 100 threads that never wait CPython itself takes up to a minute
-    to end, as each time that the main thread lets go of the interpreter lock costs a round of them all.
+    They rest after each error: beside 100 threads that never wait CPython itself takes up to a
+    minute to end, as each time that the main thread lets go of the interpreter lock costs a round
+    of them all.
     """
     gate = threading.Event()
     hit = [False] * 100
