@@ -13,6 +13,7 @@ import sys
 import pytest
 
 from .clean_errors import checks, loads, matrix, runner
+from .clean_errors.known import KNOWN
 
 VERSION = platform.python_version()
 NAMES = loads.names()
@@ -41,6 +42,15 @@ def test_a_load_ends_in_a_clean_error(name: str) -> None:
     if runner.is_known(outcome):
         pytest.xfail("CPython itself makes that unavoidable: see known.py")
     assert outcome.clean, "\n".join([*outcome.reasons, outcome.again, outcome.stderr])
+
+
+def test_an_entry_of_known_explains_nothing_but_what_it_names() -> None:
+    for entry in KNOWN:
+        load = entry.load.replace("\\.", ".").replace(".*", "s")
+        version = entry.versions[0]
+        assert not entry.explains(load, [], version)
+        assert not entry.explains(load, ["hang"], version)
+        assert not entry.explains("no.such_load", [entry.reason], version)
 
 
 #: What the judge has to say of each load that is wrong on purpose.

@@ -22,6 +22,7 @@ class Known:
         return (
             re.fullmatch(self.load, load) is not None
             and any(version.startswith(one) for one in self.versions)
+            and bool(reasons)  # nothing happened: nothing to explain
             and all(re.search(self.reason, reason) for reason in reasons)
         )
 
