@@ -600,11 +600,18 @@ for n in range(20_000):
         kept.clear()
 '''
 for i in ids: run(i, "pass")
-threads = [threading.Thread(target=run, args=(i, code)) for i in ids]
-cap = zmalloc.used() + 20_000_000
-zmalloc.reset_peak()
-zmalloc.limit(cap, reserve=0)
-for t in threads: t.start()
+gate = threading.Lock()
+def work(i):
+    with gate:
+        pass
+    run(i, code)
+threads = [threading.Thread(target=work, args=(i,)) for i in ids]
+with gate:
+    # before the cap: where CPython has no memory to start a thread, start() waits for ever
+    for t in threads: t.start()
+    cap = zmalloc.used() + 20_000_000
+    zmalloc.reset_peak()
+    zmalloc.limit(cap, reserve=0)
 for t in threads: t.join()
 zmalloc.limit(None)
 assert zmalloc.peak() <= cap, (zmalloc.peak(), cap)
