@@ -1,10 +1,11 @@
-"""The pytest plugin: loaded by the entry point ``pytest11``, or by ``-p zmalloc.pytest_plugin``.
+"""The pytest plugin: loaded by the entry point ``pytest11``, or by ``-p zmalloc``.
 
 It measures only when a marker, a fixture or an option asks. docs/pytest.md is its manual.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from typing import Any
 
@@ -64,6 +65,16 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         "memory_limit", "What the process may hold beyond the start of each test.", default=""
     )
     window.late = _lateness(pluginmanager)
+    _take_both_names(pluginmanager)
+
+
+def _take_both_names(pluginmanager: pytest.PytestPluginManager) -> None:
+    """The plugin is one, whether the entry point, -p or a conftest.py's pytest_plugins names it."""
+    module = sys.modules[__name__]
+    if pluginmanager.get_name(module) == "zmalloc":
+        pluginmanager.register(object(), __name__)
+    else:
+        pluginmanager.set_blocked("zmalloc")
 
 
 def _lateness(pluginmanager: pytest.PytestPluginManager) -> str | None:
@@ -224,7 +235,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture
 def memory(request: pytest.FixtureRequest) -> Memory:
-    """What the test has taken since its start: .used, .peak, .allocations, .reset(), .budget(size)."""
+    """What the test has taken since its start: used, peak, allocations, reset(), budget()."""
     mark = request.node.get_closest_marker("memory_threads")
     all_threads = mark is not None and request.node.stash[PLAN].all_threads
     return Memory(request.node, all_threads)

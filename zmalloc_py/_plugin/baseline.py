@@ -99,7 +99,7 @@ class NewTests:
 
 
 class Update:
-    """What --memory-update writes: the peaks of the tests that have passed, beside those of others."""
+    """What --memory-update writes: peaks of tests that have passed, beside those of others."""
 
     def __init__(self, path: str, gathering: Gathering) -> None:
         self._path, self._gathering = path, gathering

@@ -64,7 +64,7 @@ class Measuring:
     def _around_coroutine(
         self, item: pytest.Function, function: Callable[..., Any]
     ) -> Callable[..., Any]:
-        """For plugins that run coroutines themselves: it is driven step by step inside the window."""
+        """For plugins that run coroutines themselves: each step of it is in the window."""
 
         async def stand_in(**kwargs: Any) -> None:
             __tracebackhide__ = True

@@ -63,6 +63,7 @@ class Plan:
     peaks: list[Peak] = field(default_factory=list)
     leak: Leak | None = None
     all_threads: bool = False  #: the memory fixture measures the process
+    needs_process: bool = False  #: figures of all threads are wanted
     is_exact: bool = False  #: figures are to be the same to the byte in each run
     is_reported: bool = False  #: an option wants the figures
     around: list[Any] = field(default_factory=list)  #: contexts of zmalloc.compat_memray
@@ -83,7 +84,9 @@ class Plan:
     @property
     def wants_process(self) -> bool:
         """A track of all threads is needed."""
-        return self.all_threads or any(peak.all_threads for peak in self.peaks)
+        return (
+            self.all_threads or self.needs_process or any(peak.all_threads for peak in self.peaks)
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def make(item: pytest.Item, defaults: Defaults) -> Plan:
         seen: set[object] = set()
         for mark in item.iter_markers(name):  # the closest comes first
             try:
-                key = read(plan, _Values(item, mark), seen)
+                key = read(plan, Values(item, mark), seen)
             except Wrong:
                 raise
             except Exception as error:
@@ -113,15 +116,21 @@ def make(item: pytest.Item, defaults: Defaults) -> Plan:
     return plan
 
 
-class _Values:
+class Values:
     """The arguments of a marker by name; a callable is asked for its value."""
 
     def __init__(self, item: pytest.Item, mark: pytest.Mark) -> None:
         self._mark = mark
         self._callspec = getattr(item, "callspec", None)
 
-    def read(self, *names: str, first: int = 1, **defaults: object) -> list[Any]:
-        """The values of `names`, the first of which may be positional."""
+    def raw(self, name: str) -> Any:
+        """A value that is a callable itself, or None."""
+        return self._mark.kwargs.get(name)
+
+    def read(
+        self, *names: str, first: int = 1, allow: tuple[str, ...] = (), **defaults: object
+    ) -> list[Any]:
+        """The values of `names`, the first may be positional; `allow`: what raw() reads."""
         mark = self._mark
         if len(mark.args) > first:
             raise TypeError(
@@ -130,6 +139,8 @@ class _Values:
             )
         given = dict(zip(names, mark.args, strict=False))
         for name, value in mark.kwargs.items():
+            if name in allow:
+                continue
             if name not in names:
                 raise TypeError(
                     f"there is no argument {name}={value!r}: it takes {', '.join(names)}"
@@ -152,7 +163,7 @@ class _Values:
             ) from error
 
 
-def _read_limit(plan: Plan, values: _Values, seen: set[object]) -> object:
+def _read_limit(plan: Plan, values: Values, seen: set[object]) -> object:
     size, setup = values.read("size", "setup", size=..., setup=False)
     if size is ...:
         raise TypeError('needs a size, such as "24 MiB", or None for no limit')
@@ -171,7 +182,7 @@ def _read_threads(name: object) -> bool:
     return name == "all"
 
 
-def _read_peak(plan: Plan, values: _Values, seen: set[object]) -> object:
+def _read_peak(plan: Plan, values: Values, seen: set[object]) -> object:
     most, least, threads = values.read("size", "min", "threads", threads="this")
     if most is None and least is None:
         raise TypeError('needs a size, such as "24 MiB", or min=')
@@ -188,7 +199,7 @@ def _read_peak(plan: Plan, values: _Values, seen: set[object]) -> object:
     return peak.all_threads
 
 
-def _read_leak(plan: Plan, values: _Values, seen: set[object]) -> object:
+def _read_leak(plan: Plan, values: Values, seen: set[object]) -> object:
     size, rounds, warmup = values.read("size", "rounds", "warmup", size="0 B", rounds=10, warmup=3)
     leak = Leak(
         sizes.parse(size, "size", zero=True),
@@ -209,7 +220,7 @@ def _count(name: str, value: object, least: int) -> int:
     return value
 
 
-def _read_memory_threads(plan: Plan, values: _Values, seen: set[object]) -> object:
+def _read_memory_threads(plan: Plan, values: Values, seen: set[object]) -> object:
     (threads,) = values.read("threads")
     all_threads = _read_threads(threads)
     if not seen:
@@ -217,7 +228,7 @@ def _read_memory_threads(plan: Plan, values: _Values, seen: set[object]) -> obje
     return "threads"
 
 
-_Reader = Callable[[Plan, _Values, "set[object]"], object]
+_Reader = Callable[[Plan, Values, "set[object]"], object]
 
 _READERS: dict[str, _Reader] = {
     "memory_limit": _read_limit,

@@ -36,7 +36,7 @@ class Entry:
 
 
 class Gathering:
-    """The figures of each test whose call was measured, by its node id; of several runs the last."""
+    """The figures of each test that was measured, by its node id; of several runs the last."""
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}

@@ -107,7 +107,7 @@ _VARIABLE = 0x04 | 0x08  # *args, **kwargs: CO_VARARGS, CO_VARKEYWORDS in inspec
 def plain_call(
     function: Callable[..., object], kwargs: dict[str, Any]
 ) -> tuple[Callable[..., object], tuple[Any, ...]]:
-    """The function and positional arguments where that is the same: a call that allocates nothing."""
+    """The function with positional arguments where that will do: it allocates nothing."""
     if not kwargs and not isinstance(function, (FunctionType, MethodType)):
         return function, ()
     inner, own = function, ()
@@ -230,7 +230,7 @@ class Window:
     # ---- the limit ----
 
     def _note(self, error: BaseException) -> None:
-        """What happened at the limit: where the report has the traceback of it, or instead of that."""
+        """Tells what happened at the limit, beside the traceback or instead of it."""
         __tracebackhide__ = True
         if self.budget is None or self.limit is None or not self.budget.hit:
             return
