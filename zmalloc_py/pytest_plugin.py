@@ -84,8 +84,7 @@ def _lateness(pluginmanager: pytest.PytestPluginManager) -> str | None:
         if path.endswith("conftest.py"):
             return (
                 f"zmalloc was loaded after {path}: what that had imported and made before is not "
-                'counted, so nothing about memory is asserted. Load zmalloc first: "-p '
-                'zmalloc.pytest_plugin" '
+                'counted, so nothing about memory is asserted. Load zmalloc first: "-p zmalloc" '
                 "on the command line or in addopts"
             )
     return None

@@ -58,9 +58,11 @@ class Memory:
         if threads is not None:
             self._all_threads = threads == "all"
         track = zmalloc.track(thread=not self._all_threads)
-        window.further.append(track)
+        enter = track.__enter__
+        window.further.append((track, enter))  # nothing of it is to be freed while it counts
         self._track = track
-        track.__enter__()
+        clear_caches()
+        enter()
 
     def budget(self, size: int | str) -> zmalloc.Budget:
         """For a with statement: at most size bytes more than at its entry, of the threads that are

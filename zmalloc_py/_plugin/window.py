@@ -78,7 +78,7 @@ def _measure(window: Window, call: Callable[..., object], args: tuple[Any, ...])
         else:
             with window.budget:
                 call(*args)
-                window.has_returned = True
+                window.was_hit = window.budget.hit
     finally:
         window.at_end()
         window.leave_thread()
@@ -154,14 +154,14 @@ class Window:
         self.item = item
         self.plan = plan
         self.limit = plan.limit if limit is None else limit
-        self.has_returned = False
+        self.was_hit = False  #: the limit, when the test's function returned
         self.budget: zmalloc.Budget | None = None
         self.thread = zmalloc.track(thread=True)
         self.process = zmalloc.track() if plan.wants_process else None
         self.enter_thread = self.thread.__enter__
         self.enter_process = self.process.__enter__ if self.process else _nothing
         self.at_start = self.at_end = clear_caches if plan.is_exact else _nothing
-        self.further: list[zmalloc.Track] = []  #: that the memory fixture has begun
+        self.further: list[tuple[zmalloc.Track, object]] = []  #: that the memory fixture has begun
 
     def leave_thread(self) -> None:
         self.thread.__exit__(None, None, None)
@@ -211,7 +211,7 @@ class Window:
             try:
                 with self.budget or contextlib.nullcontext():
                     yield from coroutine.__await__()
-                    self.has_returned = True
+                    self.was_hit = self.budget is not None and self.budget.hit
             finally:
                 self.at_end()
                 self.leave_thread()
@@ -223,7 +223,7 @@ class Window:
         self._close()
 
     def _close(self) -> None:
-        for track in self.further:
+        for track, _ in self.further:
             track.__exit__(None, None, None)
         self.item.stash[FIGURES] = self.figures()
 
@@ -238,14 +238,17 @@ class Window:
             if isinstance(error, pytest.skip.Exception):
                 self._fail_swallowed()
             self.item.add_report_section("call", "memory", self._swallowed())
-        elif self.has_returned:
-            fail(self._held_at_end(error))
+        elif _is_of_the_end(error):
+            fail(self._swallowed() if self.was_hit else self._held_at_end(error))
         else:
             self.item.add_report_section("call", "memory", self._stopped(error))
 
     def _name(self) -> str:
         assert self.limit is not None
-        return f"memory_limit of {sizes.show(self.limit)}"
+        name = f"memory_limit of {sizes.show(self.limit)}"
+        if self.limit == self.plan.limit or self.plan.limit is None:
+            return name
+        return f"{name}, what the setup has left of {sizes.show(self.plan.limit)}"
 
     def _stopped(self, error: MemoryError) -> str:
         """For the error of this limit; a MemoryError of something else that came after one is told
@@ -266,12 +269,11 @@ class Window:
         )
 
     def _held_at_end(self, error: MemoryError) -> str:
-        place, _ = _last_request()
-        if isinstance(error, zmalloc.LimitError) and error.file:
-            place = _place(error.file, error.line)
+        file = getattr(error, "file", None)
+        place = "" if file == __file__ else _place(file, getattr(error, "line", None))
         return (
-            f"{self._name()}: the test's last requests{place} went over it, and it ended before it "
-            f"could be stopped; the peak was {sizes.show_exactly(self._peak())}"
+            f"{self._name()}: the test went over it{place} and ended before it could be stopped; the "
+            f"peak was {sizes.show_exactly(self._peak())}"
         )
 
     def _peak(self) -> int:
@@ -329,6 +331,14 @@ class Window:
                 f"memory_peak of at least {sizes.show(peak.least)}: {whose} held no more than "
                 f"{sizes.show_exactly(seen)}"
             )
+
+
+def _is_of_the_end(error: BaseException) -> bool:
+    """The error was raised when the test's function had returned."""
+    entry = error.__traceback__
+    while entry is not None and entry.tb_next is not None:
+        entry = entry.tb_next
+    return entry is not None and entry.tb_frame.f_code.co_filename == __file__
 
 
 def fail(text: str) -> NoReturn:
