@@ -42,8 +42,8 @@ def test_the_report_shows_the_highest_peaks_with_bars(suite: Runner) -> None:
     title, head, first, second, end = run.lines[start : start + 5]
     assert re.fullmatch(r"=+ memory: the 2 highest peaks of 4 tests =+", title)
     assert re.fullmatch(r" +peak +stays +test", head)
-    assert re.fullmatch(r"   1\.9 MiB +-?[\d.]+ K?i?B  █{24}  test_it\.py::test_large", first), first
-    assert re.fullmatch(r" 976\.\d KiB +-?[\d.]+ K?i?B  █{12} {12}  test_it\.py::test_middle", second)
+    assert re.fullmatch(r" +1\.9 MiB +-?[\d.]+ K?i?B  █{24}  test_it\.py::test_large", first), first
+    assert re.fullmatch(r" *976\.\d KiB +-?[\d.]+ K?i?B  █{12} {12}  test_it\.py::test_middle", second)
     assert end.startswith("===")
 
 

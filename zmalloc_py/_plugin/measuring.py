@@ -99,8 +99,8 @@ class Measuring:
                 fail(
                     f"memory_limit of {sizes.show(plan.limit or 0)}: the setup has taken all of it"
                 )
-        self._preparer.warm(item)
         self._preparer.prepare(plan.is_exact)
+        self._preparer.warm(item)
         window = Window(item, plan, limit)
         memory = getattr(item, "funcargs", {}).get("memory")
         if isinstance(memory, Memory):
@@ -117,7 +117,13 @@ class Measuring:
             window.run(call, args)
         finally:
             self.close(window)
-        if getattr(item, "_excinfo", None):  # unittest has caught what the test raised
+        caught = getattr(item, "_excinfo", None)
+        if caught:  # unittest has recorded what the test raised, and reports that
+            try:
+                window.note(caught[0].value)
+            except pytest.fail.Exception:
+                caught.clear()
+                raise
             return
         self.judge(window)
         if window.plan.leak is not None:

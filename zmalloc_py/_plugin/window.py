@@ -67,20 +67,28 @@ _clear_types: Callable[[], object] = (
 
 
 def _measure(window: Window, call: Callable[..., object], args: tuple[Any, ...]) -> None:
-    """Calls it between the beginning and the end of the measurement, which allocate nothing."""
+    """Calls it below the limit. Entering and leaving that frees objects, so it is outside of the
+    tracks.
+    """
     __tracebackhide__ = True
     window.at_start()
+    if window.budget is None:
+        _track(window, call, args)
+    else:
+        with window.budget:
+            _track(window, call, args)
+            window.was_hit = window.budget.hit
+
+
+def _track(window: Window, call: Callable[..., object], args: tuple[Any, ...]) -> None:
+    """Calls it between the beginning and the end of the measurement, which allocate nothing."""
+    __tracebackhide__ = True
     window.enter_process()
     window.enter_thread()
     try:
-        if window.budget is None:
-            call(*args)
-        else:
-            with window.budget:
-                call(*args)
-                window.was_hit = window.budget.hit
-    finally:
+        call(*args)
         window.at_end()
+    finally:
         window.leave_thread()
         window.leave_process()
 
@@ -189,7 +197,7 @@ class Window:
                 _in_room(self, call, args)
         except BaseException as error:
             self._close()
-            self._note(error)
+            self.note(error)
             raise
         self._close()
 
@@ -205,20 +213,21 @@ class Window:
         __tracebackhide__ = True
         self.item.stash[WINDOW] = self
         try:
+            steps = coroutine.__await__()
             self.at_start()
-            self.enter_process()
-            self.enter_thread()
-            try:
-                with self.budget or contextlib.nullcontext():
-                    yield from coroutine.__await__()
-                    self.was_hit = self.budget is not None and self.budget.hit
-            finally:
-                self.at_end()
-                self.leave_thread()
-                self.leave_process()
+            with self.budget or contextlib.nullcontext():
+                self.enter_process()
+                self.enter_thread()
+                try:
+                    yield from steps
+                    self.at_end()
+                finally:
+                    self.leave_thread()
+                    self.leave_process()
+                self.was_hit = self.budget is not None and self.budget.hit
         except BaseException as error:
             self._close()
-            self._note(error)
+            self.note(error)
             raise
         self._close()
 
@@ -229,7 +238,7 @@ class Window:
 
     # ---- the limit ----
 
-    def _note(self, error: BaseException) -> None:
+    def note(self, error: BaseException) -> None:
         """Tells what happened at the limit, beside the traceback or instead of it."""
         __tracebackhide__ = True
         if self.budget is None or self.limit is None or not self.budget.hit:
