@@ -43,7 +43,9 @@ class Run:
 
     def told(self, name: str) -> str:
         """What is told of the failure or error of one test: the lines below its title."""
-        titles = [i for i, line in enumerate(self.lines) if re.fullmatch(r"[_=]{3,} .* [_=]{3,}", line)]
+        titles = [
+            i for i, line in enumerate(self.lines) if re.fullmatch(r"[_=]{3,} .* [_=]{3,}", line)
+        ]
         for k, i in enumerate(titles):
             if re.search(rf" {re.escape(name)} _+$", self.lines[i]):
                 end = titles[k + 1] if k + 1 < len(titles) else len(self.lines)

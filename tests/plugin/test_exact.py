@@ -7,7 +7,7 @@ from typing import Any
 
 from .conftest import Runner, needs
 
-#: What is looked at; and what is around it in a suite, which leaves garbage, caches and free lists behind.
+#: What is looked at; what is around it in a suite leaves garbage, caches and free lists behind.
 LOOKED_AT = """
     import pytest, re, json, decimal
 

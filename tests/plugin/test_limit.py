@@ -57,7 +57,8 @@ def test_one_huge_request_fails_on_its_own_line(suite: Runner) -> None:
     assert re.search(r"^> +bytearray\(10\*\*12\)", told, re.MULTILINE)
     assert re.search(r"^E +MemoryError$", told, re.MULTILINE)
     assert re.search(
-        r"memory_limit of 2\.0 MiB: the test was stopped at test_it\.py:11\. It held [\d.,]+ (B|KiB).* "
+        r"memory_limit of 2\.0 MiB: the test was stopped at test_it\.py:11\. It held [\d.,]+ "
+        r"(B|KiB).* "
         r"and had asked for 931\.3 GiB there",
         told,
     )
@@ -126,7 +127,8 @@ def test_a_peak_between_two_safe_points_fails_and_is_told_so(suite: Runner) -> N
     """)
     assert run.counts == {"failed": 1}
     assert re.match(
-        r"memory_limit of 1\.0 MiB: the peak was 1\.2 MiB \(1,(299,9|300,0)\d\d B\): it passed the limit for a "
+        r"memory_limit of 1\.0 MiB: the peak was 1\.2 MiB \(1,(299,9|300,0)\d\d B\): it passed the "
+        r"limit for a "
         r"moment, between two points at which a test can be stopped$",
         run.told("test_moment"),
     ), run.text
@@ -144,7 +146,8 @@ def test_what_is_above_the_limit_at_the_end_fails(suite: Runner) -> None:
     """)
     assert run.counts == {"failed": 1}
     assert re.match(
-        r"memory_limit of 1\.0 MiB: the test went over it( at test_it\.py:7)? and ended before it could "
+        r"memory_limit of 1\.0 MiB: the test went over it( at test_it\.py:7)? and ended before it "
+        r"could "
         r"be stopped; the peak was 1\.2 MiB \(1,(299|30\d),\d\d\d B\)$",
         run.told("test_end"),
     ), run.text
@@ -204,7 +207,8 @@ def test_default_limit_marker_and_none(suite: Runner) -> None:
     )
     assert run.counts == {"failed": 2, "passed": 3}
     assert "memory: limit of 1.0 MiB for each test" in run.lines
-    assert "memory_limit of 1.0 MiB: the test was stopped at test_it.py:4." in run.told("test_default")
+    told = run.told("test_default")
+    assert "memory_limit of 1.0 MiB: the test was stopped at test_it.py:4." in told
     assert "memory_limit of 512.0 KiB: " in run.told("TestClass.test_closest")
 
 
@@ -284,7 +288,9 @@ def test_the_setup_counts_where_it_is_told_to(suite: Runner) -> None:
     assert run.counts == {"failed": 1, "passed": 2, "error": 1}, run.text
     assert "LimitError" in run.told("ERROR at setup of test_in_setup")
     told = run.told("test_together")
-    assert re.search(r"memory_limit of \d+\.\d KiB, what the setup has left of 2\.0 MiB: ", told), told
+    assert re.search(
+        r"memory_limit of \d+\.\d KiB, what the setup has left of 2\.0 MiB: ", told
+    ), told
 
 
 def test_skips_xfails_and_errors_stay_what_they_are(suite: Runner) -> None:

@@ -68,7 +68,8 @@ def test_peaks(suite: Runner) -> None:
         run.told("test_above"),
     ), run.text
     assert re.match(
-        r"memory_peak of at least 2\.0 MiB: its thread held no more than 976\.\d KiB \(1,000,\d+ B\)$",
+        r"memory_peak of at least 2\.0 MiB: its thread held no more than 976\.\d KiB \(1,000,\d+ "
+        r"B\)$",
         run.told("test_too_little"),
     )
     assert "memory_peak of 900.0 KiB: the process held 9" in run.told("test_others_count")
@@ -168,13 +169,16 @@ def test_leaks_are_found_and_caches_are_not_blamed(suite: Runner) -> None:
     }, run.text
     assert run.counts == {"failed": 6, "passed": 7}
     assert re.match(
-        r"memory_leak of 0 B: [\d.]+ B in 1(\.\d)? blocks? stay per round \(the last 10 of 50 rounds, after 3 "
+        r"memory_leak of 0 B: [\d.]+ B in 1(\.\d)? blocks? stay per round \(the last 10 of 50 "
+        r"rounds, after 3 "
         r"to warm up\)\nOf 4 more rounds, by the line that asked:\n  16 B in 1 block per round: "
         r"\S+test_it\.py:7$",
         run.told("test_one_object_a_round"),
     ), run.text
     told = run.told("test_more_than_a_little")
-    assert re.match(r"memory_leak of 1\.0 KiB: 2,0\d\d(\.\d)? B in [12](\.\d)? blocks stay per round", told), told
+    assert re.match(
+        r"memory_leak of 1\.0 KiB: 2,0\d\d(\.\d)? B in [12](\.\d)? blocks stay per round", told
+    ), told
     assert "assert 4 < 4" in run.told("test_fails_in_a_later_round")
 
 
@@ -247,6 +251,5 @@ def test_leaks_of_an_extension_in_c_are_found(suite: Runner, own: Path) -> None:
         "warm up)\nOf 4 more rounds, by the line that asked:\n  24 B in 1 block per round: "
     )
     assert run.told("test_block").rstrip().endswith("test_it.py:7")
-    assert re.match(r"memory_leak of 0 B: 66 B in 1 block stay per round", run.told("test_object")), (
-        run.text
-    )
+    told = run.told("test_object")
+    assert re.match(r"memory_leak of 0 B: 66 B in 1 block stay per round", told), run.text

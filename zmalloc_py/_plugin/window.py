@@ -197,6 +197,8 @@ class Window:
                 _in_room(self, call, args)
         except BaseException as error:
             self._close()
+            if getattr(self.item, "_excinfo", None):
+                return  # unittest has recorded the first error, and holds what its frames hold
             self.note(error)
             raise
         self._close()
@@ -281,8 +283,8 @@ class Window:
         file = getattr(error, "file", None)
         place = "" if file == __file__ else _place(file, getattr(error, "line", None))
         return (
-            f"{self._name()}: the test went over it{place} and ended before it could be stopped; the "
-            f"peak was {sizes.show_exactly(self._peak())}"
+            f"{self._name()}: the test went over it{place} and ended before it could be stopped; "
+            f"the peak was {sizes.show_exactly(self._peak())}"
         )
 
     def _peak(self) -> int:
