@@ -1,6 +1,6 @@
 """Runs test suites of real projects with the plugin and without, and compares: make test-suites
 
-    tools/suites.py PYTHON [NAME...]
+    tools/suites.py PYTHON [ROUNDS] [NAME...]
 
 Each project's sdist is downloaded by pip and unpacked below build/suites, its tests are run by
 PYTHON, whose environment has pytest and zmalloc: without the plugin, and with a default limit and
@@ -25,7 +25,7 @@ FOLDER = Path("build/suites").resolve()
 #: What runs with the plugin gets.
 OPTIONS = ["-p", "zmalloc", "--memory-limit=1GiB", "--memory-report"]
 
-#: Interleaved pairs of runs that the time is taken of.
+#: Interleaved pairs of runs that the time is taken of, unless told.
 ROUNDS = 3
 
 
@@ -102,10 +102,10 @@ def run(
     return outcomes, used
 
 
-def compare(python: str, name: str, suite: Suite) -> bool:
+def compare(python: str, name: str, suite: Suite, rounds: int) -> bool:
     folder = unpack(python, name, suite)
     ratios, same = [], True
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         without, base = run(python, folder, suite, ["-p", "no:zmalloc"])
         with_it, seconds = run(python, folder, suite, OPTIONS)
         ratios.append(seconds / base)
@@ -126,11 +126,12 @@ def compare(python: str, name: str, suite: Suite) -> bool:
 def main() -> None:
     started = time.monotonic()
     python, *names = sys.argv[1:] or [sys.executable]
+    rounds = int(names.pop(0)) if names and names[0].isdecimal() else ROUNDS
     unknown = [name for name in names if name not in SUITES]
     if unknown:
         sys.exit(f"not known: {', '.join(unknown)}. There are {', '.join(SUITES)}")
     python = str(Path(python).absolute())
-    results = [compare(python, name, SUITES[name]) for name in names or SUITES]
+    results = [compare(python, name, SUITES[name], rounds) for name in names or SUITES]
     print(f"{time.monotonic() - started:.0f} s")
     sys.exit(0 if all(results) else 1)
 

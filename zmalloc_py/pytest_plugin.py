@@ -112,7 +112,10 @@ def _read_count(config: pytest.Config) -> int:
     if text is None:
         return 0
     if not text.isdecimal() or int(text) < 1:
-        raise pytest.UsageError(f"--memory-report={text!r} is no count: at least 1")
+        raise pytest.UsageError(
+            f"--memory-report={text!r} is no count: at least 1. It takes what stands behind it: "
+            "put the paths first"
+        )
     return int(text)
 
 
@@ -123,7 +126,7 @@ def pytest_configure(config: pytest.Config) -> None:
     count = _read_count(config)
     json_file = config.getoption("memory_json")
     baseline = config.getoption("memory_baseline")
-    config.stash[DEFAULTS] = plan.Defaults(
+    config.stash[DEFAULTS] = plan.Defaults.of(
         limit=_read_limit(config),
         is_reported=bool(count or json_file or baseline),
         is_exact=bool(json_file or baseline),
@@ -168,8 +171,10 @@ def _configure_gathering(
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    limit = config.stash[DEFAULTS].limit
-    return None if limit is None else f"memory: limit of {sizes.show(limit)} for each test"
+    made = config.stash[DEFAULTS].plan
+    if made is None or made.limit is None:
+        return None
+    return f"memory: limit of {sizes.show(made.limit)} for each test"
 
 
 # ---- collection ----------------------------------------------------------------------------------
@@ -183,7 +188,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
     def checked() -> list[pytest.Item | pytest.Collector]:
         found = list(collect())
         for node in found:
-            if isinstance(node, pytest.Item) and node.own_markers is not None:
+            if isinstance(node, pytest.Item):
                 _check(node)
         return found
 
@@ -194,7 +199,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
 
 def _check(item: pytest.Item) -> None:
     try:
-        item.stash[PLAN] = plan.make(item, item.config.stash[DEFAULTS])
+        plan.make(item, item.config.stash[DEFAULTS])
     except plan.Wrong as error:
         raise pytest.Collector.CollectError(str(error)) from None
 
@@ -213,9 +218,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             made = plan.make(item, config.stash[DEFAULTS])
         except plan.Wrong as error:
             raise pytest.UsageError(str(error)) from None
-        item.stash.setdefault(PLAN, made)
-        if made.is_idle:
-            del item.stash[PLAN]
+        if made is None:
             continue
         item.stash[PLAN] = made
         measuring = measuring or Measuring(baseline.judge if baseline else None)

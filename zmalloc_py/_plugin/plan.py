@@ -69,6 +69,10 @@ class Plan:
     around: list[Any] = field(default_factory=list)  #: contexts of zmalloc.compat_memray
     checks: list[Check] = field(default_factory=list)  #: get the Window; text: the test fails
 
+    def copy(self) -> Plan:
+        """One of its own, of what options ask: they put nothing into the lists."""
+        return Plan(limit=self.limit, is_exact=self.is_exact, is_reported=self.is_reported)
+
     @property
     def is_idle(self) -> bool:
         """Nothing is asked."""
@@ -93,27 +97,30 @@ class Plan:
 class Defaults:
     """What the options say about each test."""
 
-    limit: int | None = None
-    is_reported: bool = False
-    is_exact: bool = False
+    plan: Plan | None  #: None: tests without a marker are not measured
+
+    @classmethod
+    def of(cls, limit: int | None, is_reported: bool, is_exact: bool) -> Defaults:
+        plan = Plan(limit=limit, is_reported=is_reported, is_exact=is_exact)
+        return cls(None if plan.is_idle else plan)
 
 
-def make(item: pytest.Item, defaults: Defaults) -> Plan:
-    """The test's plan. Wrong: names the test, the marker and the value."""
-    plan = Plan(limit=defaults.limit, is_reported=defaults.is_reported, is_exact=defaults.is_exact)
-    for name, read in _READERS.items():
-        seen: set[object] = set()
-        for mark in item.iter_markers(name):  # the closest comes first
-            try:
-                key = read(plan, Values(item, mark), seen)
-            except Wrong:
-                raise
-            except Exception as error:
-                raise Wrong(f"{item.nodeid}: {name}: {error}") from error
-            seen.add(key)
-    if "memory" in getattr(item, "fixturenames", ()):
-        plan.is_exact = True
-    return plan
+def make(item: pytest.Item, defaults: Defaults) -> Plan | None:
+    """The test's plan; None: nothing is asked. Wrong: names the test, the marker and the value."""
+    marks = [mark for mark in item.iter_markers() if mark.name in _READERS]  # the closest first
+    has_fixture = "memory" in getattr(item, "fixturenames", ())
+    if not marks and not has_fixture:
+        return defaults.plan
+    plan = defaults.plan.copy() if defaults.plan else Plan()
+    seen: dict[str, set[object]] = {}
+    for mark in marks:
+        before = seen.setdefault(mark.name, set())
+        try:
+            before.add(_READERS[mark.name](plan, Values(item, mark), before))
+        except Exception as error:
+            raise Wrong(f"{item.nodeid}: {mark.name}: {error}") from error
+    plan.is_exact = plan.is_exact or has_fixture
+    return None if plan.is_idle else plan
 
 
 class Values:

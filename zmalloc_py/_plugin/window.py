@@ -83,14 +83,18 @@ def _measure(window: Window, call: Callable[..., object], args: tuple[Any, ...])
 def _track(window: Window, call: Callable[..., object], args: tuple[Any, ...]) -> None:
     """Calls it between the beginning and the end of the measurement, which allocate nothing."""
     __tracebackhide__ = True
+    window.enter_whole()
     window.enter_process()
     window.enter_thread()
     try:
-        call(*args)
+        try:
+            call(*args)
+        finally:
+            window.leave_thread(None, None, None)
+            window.leave_process(None, None, None)
         window.at_end()
     finally:
-        window.leave_thread()
-        window.leave_process()
+        window.leave_whole(None, None, None)
 
 
 def _in_room(window: Window, call: Callable[..., object], args: tuple[Any, ...]) -> None:
@@ -105,7 +109,7 @@ if sys.version_info >= (3, 11):
     _in_room.__code__ = _in_room.__code__.replace(co_stacksize=2300)
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
@@ -152,6 +156,10 @@ def _make_frame(function: FunctionType) -> None:
             return
 
 
+def _ways(track: zmalloc.Track | None) -> tuple[Callable[[], object], Callable[..., object]]:
+    return (track.__enter__, track.__exit__) if track else (_nothing, _nothing)
+
+
 # ---- the window ----------------------------------------------------------------------------------
 
 
@@ -166,23 +174,21 @@ class Window:
         self.budget: zmalloc.Budget | None = None
         self.thread = zmalloc.track(thread=True)
         self.process = zmalloc.track() if plan.wants_process else None
-        self.enter_thread = self.thread.__enter__
-        self.enter_process = self.process.__enter__ if self.process else _nothing
+        #: With what is collected at the end: for what stays.
+        self.whole = zmalloc.track(thread=True) if plan.is_exact else None
+        # Fetched in advance, and kept: a fetch while a track counts would be counted.
+        self.enter_thread, self.leave_thread = _ways(self.thread)
+        self.enter_process, self.leave_process = _ways(self.process)
+        self.enter_whole, self.leave_whole = _ways(self.whole)
         self.at_start = self.at_end = clear_caches if plan.is_exact else _nothing
         self.further: list[tuple[zmalloc.Track, object]] = []  #: that the memory fixture has begun
-
-    def leave_thread(self) -> None:
-        self.thread.__exit__(None, None, None)
-
-    def leave_process(self) -> None:
-        if self.process:
-            self.process.__exit__(None, None, None)
 
     def track(self, all_threads: bool) -> zmalloc.Track:
         return self.process if all_threads and self.process else self.thread
 
     def figures(self) -> Figures:
-        return Figures(self.thread.net, self.thread.peak, self.thread.allocations)
+        whole = self.whole or self.thread
+        return Figures(whole.net, self.thread.peak, self.thread.allocations)
 
     def run(self, call: Callable[..., object], args: tuple[Any, ...]) -> None:
         """Calls it. Whatever it raises goes on; what the plan finds wrong fails the test."""
@@ -193,8 +199,10 @@ class Window:
         try:
             if self.plan.around:
                 self._run_around(call, args)
-            else:
+            elif self.plan.is_exact:
                 _in_room(self, call, args)
+            else:
+                _measure(self, call, args)
         except BaseException as error:
             self._close()
             if getattr(self.item, "_excinfo", None):
@@ -218,14 +226,18 @@ class Window:
             steps = coroutine.__await__()
             self.at_start()
             with self.budget or contextlib.nullcontext():
+                self.enter_whole()
                 self.enter_process()
                 self.enter_thread()
                 try:
-                    yield from steps
+                    try:
+                        yield from steps
+                    finally:
+                        self.leave_thread(None, None, None)
+                        self.leave_process(None, None, None)
                     self.at_end()
                 finally:
-                    self.leave_thread()
-                    self.leave_process()
+                    self.leave_whole(None, None, None)
                 self.was_hit = self.budget is not None and self.budget.hit
         except BaseException as error:
             self._close()
