@@ -58,6 +58,14 @@ def test_memory_is_exact(suite: Runner) -> None:
             with pytest.raises(MemoryError), memory.budget("1 MiB"):
                 bytearray(10**10)
 
+        @pytest.mark.memory_leak("0 B", rounds=3)
+        def test_each_round_begins_anew(memory):
+            assert memory.used == 0
+            block = bytearray(1_000_000)
+            assert memory.used == 1_000_057
+            memory.reset()
+            assert memory.used == 0
+
         class TestClass:
             def test_method(self, memory):
                 block = bytearray(1_000_000)
@@ -76,7 +84,7 @@ def test_memory_is_exact(suite: Runner) -> None:
                 with pytest.raises(ValueError, match="threads='other' is not known"):
                     memory.reset(threads="other")
     """)
-    assert run.counts == {"passed": 9}, run.text
+    assert run.counts == {"passed": 10}, run.text
 
 
 def test_an_assertion_shows_the_figure(suite: Runner) -> None:

@@ -152,9 +152,12 @@ class Measuring:
     def _find_leaks(self, window: Window, leak: Leak, body: Callable[[], object]) -> None:
         __tracebackhide__ = True
         item = window.item
+        memory = getattr(item, "funcargs", {}).get("memory")
 
         def round_of_body() -> None:
             __tracebackhide__ = True
+            if isinstance(memory, Memory):
+                memory.begin_round(window)
             body()
             if getattr(item, "_excinfo", None):
                 raise _Ended

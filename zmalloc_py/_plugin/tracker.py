@@ -26,6 +26,11 @@ class Memory:
     def _begin(self, window: Window) -> None:
         self._track = window.track(self._all_threads)
 
+    def begin_round(self, window: Window) -> None:
+        """Begins anew, and leaves nothing of the round before behind."""
+        window.end_further()
+        self.reset()
+
     @property
     def used(self) -> int:
         """Bytes held beyond the start, once the garbage is collected and CPython's free lists are

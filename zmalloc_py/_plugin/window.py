@@ -246,11 +246,15 @@ class Window:
         self._close()
 
     def _close(self) -> None:
-        for track, _ in self.further:
-            track.__exit__(None, None, None)
+        self.end_further()
         self.item.stash[FIGURES] = self.figures()
 
     # ---- the limit ----
+
+    def end_further(self) -> None:
+        for track, _ in self.further:
+            track.__exit__(None, None, None)
+        self.further.clear()
 
     def note(self, error: BaseException) -> None:
         """Tells what happened at the limit, beside the traceback or instead of it."""
