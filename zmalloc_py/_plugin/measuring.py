@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Generator
 from typing import Any
@@ -127,7 +128,7 @@ class Measuring:
             return
         self.judge(window)
         if window.plan.leak is not None:
-            self._find_leaks(window, window.plan.leak, lambda: call(*args))
+            self._find_leaks(window, window.plan.leak, functools.partial(call, *args))
 
     def close(self, window: Window) -> None:
         """Puts the figures into the reports of the test."""
