@@ -20,7 +20,7 @@ SOURCES := zmalloc zaccount zmarks zsized zcore zmap zport zsize
 MODE    ?=
 OUT     ?= build/c/$(BACKEND)$(if $(MODE),-$(MODE))
 
-.PHONY: help demo test test-core test-python test-neighbours clean-errors test-lua test-lua55 lint lib lua \
+.PHONY: help demo test test-core test-python test-plugin test-plugin-all test-suites bench-pytest test-neighbours clean-errors test-lua test-lua55 lint lib lua \
         lua-all install install-lua uninstall uninstall-lua wheel sdist bench bench-lua clean
 .DELETE_ON_ERROR:
 
@@ -190,6 +190,7 @@ demo: .need-python .need-lua ## run a runaway script under a cap, and go on: in 
 test: .need-test ## set up and run all tests, on every Python from 3.10 to 3.13 that the machine has
 	@$(MAKE) --no-print-directory test-core
 	@$(MAKE) --no-print-directory test-python
+	@$(MAKE) --no-print-directory test-plugin
 	@$(MAKE) --no-print-directory test-lua
 	@$(MAKE) --no-print-directory test-lua55
 	@$(MAKE) --no-print-directory test-together
@@ -209,6 +210,20 @@ test-python: .need-test ## the tests of the extension, on each Python
 	    test -z "$$first" || tools/neighbours.sh $$venv; first=; \
 	    $$venv/bin/python -m pytest -q $(JOBS) tests/python; \
 	done
+
+# pytest-memray is no dependency of ours: where there is one for the Python, both have to work.
+PLUGIN_TESTS = tools/plugin_tests.sh
+test-plugin: .need-test ## the tests of the pytest plugin
+	@$(PLUGIN_TESTS) $(PYTHON) $(VENV) $(JOBS)
+
+test-plugin-all: .need-test ## the same on each Python
+	@set -e; for python in $$(tools/pythons.sh); do \
+	    $(PLUGIN_TESTS) $$python build/venv/$$(echo $$python | tr / _) $(JOBS); \
+	done
+
+test-suites: .need-python ## test suites of real projects with the plugin and without: the same results?
+	@tools/venv.sh $(PYTHON) build/venv/suites test
+	@build/venv/suites/bin/python tools/suites.py build/venv/suites/bin/python
 
 # Each part runs, also after one has failed. ONLY='--only REGEX' and CAPS='--common N ...' make it shorter.
 CLEAN_ERRORS = $(VENV)/bin/python tests/python/clean_errors
@@ -318,6 +333,12 @@ bench: .need-python ## stock Python, a pass-through hook, zmalloc and tracemallo
 	@tools/venv.sh $(PYTHON) $(VENV)
 	@$(VENV)/bin/python bench/bench.py
 	@$(MAKE) --no-print-directory bench-lua
+
+bench-pytest: .need-python ## what the pytest plugin costs 1,000 small tests, beside pytest-memray
+	@tools/venv.sh $(PYTHON) build/venv/suites test
+	@build/venv/suites/bin/python -m pip install -q --disable-pip-version-check --only-binary=memray pytest-memray || \
+	    echo "skipped: no pytest-memray for $$($(PYTHON) --version)" >&2
+	@build/venv/suites/bin/python bench/pytest_cost.py
 
 bench-lua: .need-lua ## the stock allocator and ours in Lua: time, and instructions where valgrind is
 	@$(PYTHON) bench/lua_bench.py

@@ -1,0 +1,1 @@
+"""What zmalloc.pytest_plugin is made of: one concern a file."""
