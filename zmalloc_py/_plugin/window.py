@@ -30,8 +30,7 @@ YOUNG = 256
 
 GONE = (
     "zmalloc's hooks are not in CPython's allocators: {why}. What the test takes cannot be "
-    "counted, so nothing "
-    "about its memory is asserted"
+    "counted, so nothing about its memory is asserted"
 )
 AT_START = (
     "another tool (memray's Tracker, a tracemalloc.stop()) has taken them out before the test"
@@ -291,8 +290,7 @@ class Window:
             held, (place, asked) = self.budget.used, _last_request()
         return (
             f"{self._name()}: the test was stopped{place}. It held {sizes.show_exactly(held)} and "
-            "had "
-            f"asked for {sizes.show(asked)} there"
+            f"had asked for {sizes.show(asked)} there"
         )
 
     def _held_at_end(self, error: MemoryError) -> str:
@@ -311,8 +309,7 @@ class Window:
         place, asked = _last_request()
         return (
             f"{self._name()}: the test went over it{place}, which asked for {sizes.show(asked)}, "
-            "caught the "
-            f"MemoryError and went on; the peak was {sizes.show_exactly(self._peak())}"
+            f"caught the MemoryError and went on; the peak was {sizes.show_exactly(self._peak())}"
         )
 
     def _fail_swallowed(self) -> None:
@@ -332,9 +329,9 @@ class Window:
                 self._fail_swallowed()
             if self.budget.peak > self.limit:
                 fail(
-                    f"{self._name()}: the peak was {sizes.show_exactly(self.budget.peak)}: it "
-                    "passed "
-                    "the limit for a moment, between two points at which a test can be stopped"
+                    f"{self._name()}: the peak was {sizes.show_exactly(self.budget.peak)}: "
+                    "it passed the limit for a moment, between two points at which a test can "
+                    "be stopped"
                 )
         for peak in self.plan.peaks:
             self._judge_peak(peak)
@@ -350,8 +347,7 @@ class Window:
         if peak.most is not None and seen > peak.most:
             fail(
                 f"memory_peak of {sizes.show(peak.most)}: {whose} held {sizes.show_exactly(seen)} "
-                "at the "
-                f"peak, {sizes.show_exactly(seen - peak.most)} more"
+                f"at the peak, {sizes.show_exactly(seen - peak.most)} more"
             )
         if peak.least is not None and seen < peak.least:
             fail(
