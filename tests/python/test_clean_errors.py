@@ -53,6 +53,12 @@ def test_an_entry_of_known_explains_nothing_but_what_it_names() -> None:
         assert not entry.explains("no.such_load", [entry.reason], version)
 
 
+def test_no_error_of_a_worker_waits_behind_one_large_request() -> None:
+    """Up to 3.11 it is placed while the loop goes on; the request that ends that frees all."""
+    outcome = runner.run(runner.Job("c_loops.frozenset", 50000, "worker"), VERSION, TIMEOUT)
+    assert outcome.clean, "\n".join([*outcome.reasons, outcome.again, outcome.stderr])
+
+
 #: What the judge has to say of each load that is wrong on purpose.
 WRONG = {
     "broken.ends_without_an_error": "it ended without an error",

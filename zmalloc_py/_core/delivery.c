@@ -101,13 +101,32 @@ static bool is_dive(const struct thread *t, enum domain d, PyThreadState *state,
            !frames_has_error(state);
 }
 
+static size_t measured(const struct thread *t, const struct ask *ask)
+{
+    const struct gauge *g = ask->of_thread ? gauges_find(t, ask->number) : NULL;
+    return g ? (size_t)atomic_load(&g->net) : zaccount_used(&python_account);
+}
+
+/* An error on its way may free all that has been taken: not before the thread has grown again. */
+static void postpone(struct thread *t, PyThreadState *state, struct ask *ask)
+{
+    if (ask->state == ASK_PLACED) {
+        asks_withdraw(state);
+        ask->state = ASK_LATER;
+    }
+    ask->asked_at = measured(t, ask);
+}
+
 /* CPython's own MemoryError comes of it, so that an ask is answered; an error that waits in the thread's state would
  * be raised in that one's handler. What is refused for its own size says nothing of how the thread goes on. */
 static void note_refusal(struct thread *t, size_t n, size_t reserve)
 {
     PyThreadState *state = frames_state();
-    if (n > reserve / 4)
+    if (n > reserve / 4) {
+        if (state && t->ask && !t->ask->leaves_loop)
+            postpone(t, state, t->ask);
         return;
+    }
     t->above = 0;
     if (!state || !t->ask || t->ask->leaves_loop || t->ask->state == ASK_JUDGED)
         return;
@@ -381,12 +400,6 @@ static void notice_placed(struct thread *t, PyThreadState *state, struct ask *as
         asks_withdraw(state);
         ask->state = ASK_LATER;
     }
-}
-
-static size_t measured(const struct thread *t, const struct ask *ask)
-{
-    const struct gauge *g = ask->of_thread ? gauges_find(t, ask->number) : NULL;
-    return g ? (size_t)atomic_load(&g->net) : zaccount_used(&python_account);
 }
 
 static void notice_ask(struct thread *t, PyThreadState *state, size_t n)
