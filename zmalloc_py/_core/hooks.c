@@ -78,12 +78,13 @@ static ZPORT_NOINLINE void *refuse(enum domain d, size_t n)
     return NULL;
 }
 
-/* See faults.h. No limit has anything to do with it. */
+/* See faults.h. */
 ZPORT_INLINE bool has_fault(struct thread *t, enum domain d, size_t n)
 {
     return zport_unlikely(t->state & FAULTY) && faults_refuse(t, d, n);
 }
 
+/* No limit has anything to do with it. */
 static ZPORT_NOINLINE void *refuse_on_purpose(enum domain d, size_t n)
 {
     atomic_fetch_add_explicit(&hooks.refusals[d], 1, memory_order_relaxed);
