@@ -190,8 +190,6 @@ class _Steps:
     def __await__(self) -> Generator[Any, Any, None]:
         __tracebackhide__ = True
         window = self._measuring.open(self._item)
-        if window.limit is not None:
-            window.budget = zmalloc.budget(window.limit)
         try:
             yield from window.steps(self._coroutine)
         finally:

@@ -189,12 +189,15 @@ class Window:
         whole = self.whole or self.thread
         return Figures(whole.net, self.thread.peak, self.thread.allocations)
 
-    def run(self, call: Callable[..., object], args: tuple[Any, ...]) -> None:
-        """Calls it. Whatever it raises goes on; what the plan finds wrong fails the test."""
-        __tracebackhide__ = True
+    def _begin(self) -> None:
         if self.limit is not None:
             self.budget = zmalloc.budget(self.limit)
         self.item.stash[WINDOW] = self
+
+    def run(self, call: Callable[..., object], args: tuple[Any, ...]) -> None:
+        """Calls it. Whatever it raises goes on; what the plan finds wrong fails the test."""
+        __tracebackhide__ = True
+        self._begin()
         try:
             if self.plan.around:
                 self._run_around(call, args)
@@ -220,7 +223,7 @@ class Window:
     def steps(self, coroutine: Any) -> Generator[Any, Any, None]:
         """The same for a coroutine that somebody else's loop drives. Raises what it raises."""
         __tracebackhide__ = True
-        self.item.stash[WINDOW] = self
+        self._begin()
         try:
             steps = coroutine.__await__()
             self.at_start()
