@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import random
 from typing import Any
 
@@ -100,3 +101,40 @@ def test_figures_are_the_same_in_20_runs(suite: Runner, monkeypatch: Any) -> Non
     used, peak, _ = found[0]["test_it.py::test_known"]
     assert used == 0
     assert 1_000_057 + 8_056 <= peak < 1_030_000
+
+
+def test_a_thread_that_wakes_now_and_then_is_in_no_figure(suite: Runner) -> None:
+    """It gets the interpreter lock before the window, not in it: see window._settle()."""
+    run = suite(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("n", range(150))
+        def test_known(n, memory):
+            rows = []
+            for _ in range(1000):
+                rows.append([n] * 10)
+        """,
+        "--memory-json=memory.json",
+        files={
+            "conftest.py": """
+                import threading, time
+
+                def wake_now_and_then():
+                    while True:
+                        time.sleep(0.02)
+                        for _ in range(20):
+                            cycle = [{}, set(), object()]
+                            cycle.append(cycle)
+                        del cycle
+
+                threading.Thread(target=wake_now_and_then, daemon=True).start()
+            """
+        },
+    )
+    assert run.counts == {"passed": 150}
+    figures = run.json()["tests"].values()
+    seen = collections.Counter((figure["used"], figure["allocations"]) for figure in figures)
+    (most, times), *_ = seen.most_common()
+    assert most[0] == 0, seen
+    assert times >= 140, seen  # it can still come to wait in the window itself

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import os
 import sys
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from types import CodeType, FunctionType, MethodType
@@ -27,6 +28,9 @@ WINDOW: pytest.StashKey[Window] = pytest.StashKey()
 
 #: Tests with a collection of the young generations only, between two with a whole one.
 YOUNG = 256
+
+#: How long the interpreter lock is left to others before an exact window, in seconds.
+PAUSE = 0.0002
 
 GONE = (
     "zmalloc's hooks are not in CPython's allocators: {why}. What the test takes cannot be "
@@ -60,6 +64,23 @@ def clear_caches() -> None:
 _clear_types: Callable[[], object] = (
     getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
 )
+
+
+def _settle() -> None:
+    """Clears the caches, and what a thread leaves that has waited for the interpreter lock meanwhile
+    (xdist's, which reads what the controller sends): in the window its garbage, or a place in a free
+    list, would come to the test. All but the young objects is frozen for it, so that hardly any time
+    passes in which another thread comes to wait.
+    """
+    clear_caches()
+    time.sleep(PAUSE)
+    if gc.get_freeze_count():  # by the program: it would all be thawed
+        clear_caches()
+        return
+    gc.collect(1)
+    gc.freeze()
+    clear_caches()
+    gc.unfreeze()
 
 
 # ---- the call ------------------------------------------------------------------------------------
@@ -179,7 +200,7 @@ class Window:
         self.enter_thread, self.leave_thread = _ways(self.thread)
         self.enter_process, self.leave_process = _ways(self.process)
         self.enter_whole, self.leave_whole = _ways(self.whole)
-        self.at_start = self.at_end = clear_caches if plan.is_exact else _nothing
+        self.at_start, self.at_end = (_settle, clear_caches) if plan.is_exact else (_nothing,) * 2
         self.further: list[tuple[zmalloc.Track, object]] = []  #: that the memory fixture has begun
 
     def track(self, all_threads: bool) -> zmalloc.Track:
