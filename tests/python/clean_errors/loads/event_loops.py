@@ -14,7 +14,7 @@ from typing import Any
 
 from . import Run, load
 
-#: An event loop itself takes some tens of kB, before any coroutine runs.
+#: A first event loop takes some tens of kB before any coroutine runs, and leaves most of them.
 ROOM = 200_000
 
 
@@ -253,7 +253,7 @@ def callbacks(run: Run) -> None:
     asyncio.run(main())
 
 
-@load("asyncio.timers")
+@load("asyncio.timers", least=ROOM)
 def timers(run: Run) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
