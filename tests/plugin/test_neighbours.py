@@ -101,6 +101,26 @@ def test_a_worker_whose_test_runs_away_again_and_again_goes_on(suite: Runner) ->
     assert run.counts == {"failed": 40, "passed": 40}, run.text
 
 
+@needs("xdist")
+def test_a_worker_whose_first_command_waits_for_it_stops_its_tests(suite: Runner) -> None:
+    """The thread that runs the tests handles that one itself: it is not exempt for it."""
+    run = suite(
+        MARKED,
+        "-n2",
+        plugins=("xdist",),
+        files={
+            "conftest.py": """
+                import pytest, time
+
+                @pytest.hookimpl(trylast=True)
+                def pytest_collection_finish():
+                    time.sleep(2)
+            """
+        },
+    )
+    assert "the test was stopped at test_it.py:9" in run.told("test_limit")
+
+
 @needs("pytest_asyncio")
 def test_asyncio(suite: Runner) -> None:
     run = suite(

@@ -67,10 +67,10 @@ _clear_types: Callable[[], object] = (
 
 
 def _settle() -> None:
-    """Clears the caches, and what a thread leaves that has waited for the interpreter lock meanwhile
-    (xdist's, which reads what the controller sends): in the window its garbage, or a place in a free
-    list, would come to the test. All but the young objects is frozen for it, so that hardly any time
-    passes in which another thread comes to wait.
+    """Clears the caches, and what other threads leave that wait for the interpreter lock meanwhile
+    (xdist's, which reads what the controller sends): in the window their garbage, or a place in a
+    free list, would come to the test. All but the young objects is frozen for it, so that hardly
+    any time passes in which another thread comes to wait.
     """
     clear_caches()
     time.sleep(PAUSE)

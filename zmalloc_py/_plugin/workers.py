@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 import pytest
@@ -21,10 +22,11 @@ def exempt_receiver(config: pytest.Config) -> None:
 
 def _wrap(interactor: Any, handle: Any) -> None:
     exemptions: list[zmalloc.Exempt] = []
+    tests_thread = threading.get_ident()  # which handles the commands that came before it was ready
 
     @functools.wraps(handle)
     def handle_command(*args: Any) -> Any:
-        if not exemptions:
+        if not exemptions and threading.get_ident() != tests_thread:
             exemptions.append(zmalloc.exempt())
             exemptions[0].__enter__()
         return handle(*args)
