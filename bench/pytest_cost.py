@@ -57,6 +57,7 @@ def command(python: str, contender: str) -> list[str]:
 def environment() -> dict[str, str]:
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
+        "PYTHONDONTWRITEBYTECODE": "",  # pytest keeps what it has made of a plugin's source
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTHONHASHSEED": "0",
     }

@@ -1,25 +1,31 @@
 """The pytest plugin: loaded by the entry point ``pytest11``, or by ``-p zmalloc``.
 
-It measures only when a marker, a fixture or an option asks. docs/pytest.md is its manual.
+It measures only when a marker, a fixture or an option asks. docs/pytest.md is its manual. What
+measures and reports is imported when it is asked for, and not before: a suite that asks for nothing
+pays for the counting only.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from zmalloc._plugin import plan, sizes, window
-from zmalloc._plugin.baseline import Baseline, NewTests, Tolerance, Update
-from zmalloc._plugin.faults import FailAllocation
-from zmalloc._plugin.measuring import PLAN, Measuring, SetupLimits
-from zmalloc._plugin.report import Gathering, JsonFile, Summary, check_folder
-from zmalloc._plugin.tracker import Memory
-from zmalloc._plugin.workers import exempt_receiver
+from zmalloc._plugin import plan, sizes
+from zmalloc._plugin.plan import PLAN
 
-DEFAULTS: pytest.StashKey[plan.Defaults] = pytest.StashKey()
+if TYPE_CHECKING:
+    from zmalloc._plugin.baseline import Baseline
+    from zmalloc._plugin.faults import FailAllocation
+    from zmalloc._plugin.measuring import Measuring
+    from zmalloc._plugin.tracker import Memory
+
+DEFAULT: pytest.StashKey[plan.Plan | None] = pytest.StashKey()
 BASELINE: pytest.StashKey[Baseline] = pytest.StashKey()
+
+#: Why counting began too late; set when the plugin is loaded.
+_late: str | None = None
 
 
 # ---- options -------------------------------------------------------------------------------------
@@ -64,7 +70,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     parser.addini(
         "memory_limit", "What the process may hold beyond the start of each test.", default=""
     )
-    window.late = _lateness(pluginmanager)
+    global _late
+    _late = _lateness(pluginmanager)
     _take_both_names(pluginmanager)
 
 
@@ -126,7 +133,7 @@ def pytest_configure(config: pytest.Config) -> None:
     count = _read_count(config)
     json_file = config.getoption("memory_json")
     baseline = config.getoption("memory_baseline")
-    config.stash[DEFAULTS] = plan.Defaults.of(
+    config.stash[DEFAULT] = plan.of_options(
         limit=_read_limit(config),
         is_reported=bool(count or json_file or baseline),
         is_exact=bool(json_file or baseline),
@@ -141,6 +148,9 @@ def _configure_baseline(config: pytest.Config, path: str | None) -> None:
         if config.getoption("memory_update"):
             raise pytest.UsageError("--memory-update needs --memory-baseline=FILE")
         return
+    from zmalloc._plugin.baseline import Baseline, Tolerance
+    from zmalloc._plugin.report import check_folder
+
     full = check_folder("--memory-baseline", path)
     try:
         tolerance = Tolerance(config.getoption("memory_tolerance"))
@@ -156,6 +166,9 @@ def _configure_gathering(
     """Where the figures of all tests arrive: not in a worker of xdist."""
     if not (count or json_file or baseline):
         return
+    from zmalloc._plugin.baseline import NewTests, Update
+    from zmalloc._plugin.report import Gathering, JsonFile, Summary, check_folder
+
     gathering = Gathering()
     plugins: list[object] = [gathering]
     if count:
@@ -171,7 +184,7 @@ def _configure_gathering(
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    made = config.stash[DEFAULTS].plan
+    made = config.stash[DEFAULT]
     if made is None or made.limit is None:
         return None
     return f"memory: limit of {sizes.show(made.limit)} for each test"
@@ -199,7 +212,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
 
 def _check(item: pytest.Item) -> None:
     try:
-        plan.make(item, item.config.stash[DEFAULTS])
+        plan.make(item, item.config.stash[DEFAULT])
     except plan.Wrong as error:
         raise pytest.Collector.CollectError(str(error)) from None
 
@@ -212,24 +225,34 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     measuring: Measuring | None = None
     has_setup = False
-    baseline = config.stash.get(BASELINE, None)
     for item in session.items:
         try:
-            made = plan.make(item, config.stash[DEFAULTS])
+            made = plan.make(item, config.stash[DEFAULT])
         except plan.Wrong as error:
             raise pytest.UsageError(str(error)) from None
         if made is None:
             continue
         item.stash[PLAN] = made
-        measuring = measuring or Measuring(baseline.judge if baseline else None)
+        measuring = measuring or _make_measuring(config)
         measuring.arm(item)
         has_setup = has_setup or made.has_setup
     if measuring is not None:
         config.pluginmanager.register(measuring, "zmalloc-measuring")
         if hasattr(config, "workerinput"):
+            from zmalloc._plugin.workers import exempt_receiver
+
             exempt_receiver(config)
     if has_setup:
+        from zmalloc._plugin.measuring import SetupLimits
+
         config.pluginmanager.register(SetupLimits(), "zmalloc-setup-limits")
+
+
+def _make_measuring(config: pytest.Config) -> Measuring:
+    from zmalloc._plugin.measuring import Measuring
+
+    baseline = config.stash.get(BASELINE, None)
+    return Measuring(_late, baseline.judge if baseline else None)
 
 
 # ---- fixtures ------------------------------------------------------------------------------------
@@ -238,6 +261,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture
 def memory(request: pytest.FixtureRequest) -> Memory:
     """What the test has taken since its start: used, peak, allocations, reset(), budget()."""
+    from zmalloc._plugin.tracker import Memory
+
     mark = request.node.get_closest_marker("memory_threads")
     all_threads = mark is not None and request.node.stash[PLAN].all_threads
     return Memory(request.node, all_threads)
@@ -248,6 +273,8 @@ def fail_allocation() -> FailAllocation:
     """with fail_allocation(n): the n-th request for memory fails; .each(function) has each fail in
     turn.
     """
+    from zmalloc._plugin.faults import FailAllocation
+
     return FailAllocation()
 
 

@@ -6,7 +6,7 @@ import array
 import itertools
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import zmalloc
 from zmalloc._plugin import sizes
@@ -17,8 +17,7 @@ from zmalloc._plugin.window import clear_caches
 TRACED, SHOWN = 4, 5
 
 
-@dataclass(frozen=True)
-class Growth:
+class Growth(NamedTuple):
     """What stayed of the rounds of one batch."""
 
     size: int

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import zmalloc
 from zmalloc._plugin import leaks, sizes
-from zmalloc._plugin.plan import Leak, Plan
+from zmalloc._plugin.plan import PLAN, Leak
 from zmalloc._plugin.tracker import Memory, read
 from zmalloc._plugin.window import FIGURES, Preparer, Window, fail, plain_call
 
-PLAN: pytest.StashKey[Plan] = pytest.StashKey()
 SETUP_USED: pytest.StashKey[int] = pytest.StashKey()
 
 #: Names of the properties that a report has, and junit xml shows.
@@ -24,8 +23,10 @@ PROPERTIES = ("memory_used", "memory_peak", "memory_allocations")
 class Measuring:
     """Hooks around the call of each test that has a plan."""
 
-    def __init__(self, judge: Callable[[pytest.Item, int], str | None] | None) -> None:
-        self._preparer = Preparer(read)
+    def __init__(
+        self, late: str | None, judge: Callable[[pytest.Item, int], str | None] | None
+    ) -> None:
+        self._preparer = Preparer(late, read)
         self._judge_baseline = judge
 
     def arm(self, item: pytest.Item) -> None:

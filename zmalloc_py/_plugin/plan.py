@@ -6,8 +6,7 @@ Everything that can be wrong is found here, while the tests are collected.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from zmalloc._plugin import sizes
@@ -33,8 +32,7 @@ class Wrong(Exception):
     """A marker that cannot be obeyed. The text names the test and the value."""
 
 
-@dataclass(frozen=True)
-class Peak:
+class Peak(NamedTuple):
     """Bounds of a peak, in bytes."""
 
     most: int | None
@@ -42,8 +40,7 @@ class Peak:
     all_threads: bool
 
 
-@dataclass(frozen=True)
-class Leak:
+class Leak(NamedTuple):
     """What may stay per round, in bytes, and how many rounds there are."""
 
     size: int
@@ -54,20 +51,30 @@ class Leak:
 Check = Callable[[Any], "str | None"]
 
 
-@dataclass
 class Plan:
-    """What to do about one test."""
+    """What to do about one test.
 
-    limit: int | None = None  #: bytes that the process may hold beyond the start
-    has_setup: bool = False  #: the limit counts from the start of the setup
-    peaks: list[Peak] = field(default_factory=list)
-    leak: Leak | None = None
-    all_threads: bool = False  #: the memory fixture measures the process
-    needs_process: bool = False  #: figures of all threads are wanted
-    is_exact: bool = False  #: figures are to be the same to the byte in each run
-    is_reported: bool = False  #: an option wants the figures
-    around: list[Any] = field(default_factory=list)  #: contexts of zmalloc.compat_memray
-    checks: list[Check] = field(default_factory=list)  #: get the Window; text: the test fails
+    No dataclass: making one takes longer than everything else that a suite imports which asks for
+    nothing.
+    """
+
+    def __init__(
+        self,
+        limit: int | None = None,
+        is_exact: bool = False,
+        is_reported: bool = False,
+        all_threads: bool = False,
+    ) -> None:
+        self.limit = limit  #: bytes that the process may hold beyond the start
+        self.has_setup = False  #: the limit counts from the start of the setup
+        self.peaks: list[Peak] = []
+        self.leak: Leak | None = None
+        self.all_threads = all_threads  #: the memory fixture measures the process
+        self.needs_process = False  #: figures of all threads are wanted
+        self.is_exact = is_exact  #: figures are to be the same to the byte in each run
+        self.is_reported = is_reported  #: an option wants the figures
+        self.around: list[Any] = []  #: contexts of zmalloc.compat_memray
+        self.checks: list[Check] = []  #: get the Window; text: the test fails
 
     def copy(self) -> Plan:
         """One of its own, of what options ask: they put nothing into the lists."""
@@ -93,25 +100,23 @@ class Plan:
         )
 
 
-@dataclass(frozen=True)
-class Defaults:
-    """What the options say about each test."""
-
-    plan: Plan | None  #: None: tests without a marker are not measured
-
-    @classmethod
-    def of(cls, limit: int | None, is_reported: bool, is_exact: bool) -> Defaults:
-        plan = Plan(limit=limit, is_reported=is_reported, is_exact=is_exact)
-        return cls(None if plan.is_idle else plan)
+#: Where a test's plan is kept.
+PLAN: pytest.StashKey[Plan] = pytest.StashKey()
 
 
-def make(item: pytest.Item, defaults: Defaults) -> Plan | None:
+def of_options(limit: int | None, is_reported: bool, is_exact: bool) -> Plan | None:
+    """What the options ask of each test; None: tests without a marker are not measured."""
+    plan = Plan(limit=limit, is_reported=is_reported, is_exact=is_exact)
+    return None if plan.is_idle else plan
+
+
+def make(item: pytest.Item, default: Plan | None) -> Plan | None:
     """The test's plan; None: nothing is asked. Wrong: names the test, the marker and the value."""
     marks = [mark for mark in item.iter_markers() if mark.name in _READERS]  # the closest first
     has_fixture = "memory" in getattr(item, "fixturenames", ())
     if not marks and not has_fixture:
-        return defaults.plan
-    plan = defaults.plan.copy() if defaults.plan else Plan()
+        return default
+    plan = default.copy() if default else Plan()
     seen: dict[str, set[object]] = {}
     for mark in marks:
         before = seen.setdefault(mark.name, set())

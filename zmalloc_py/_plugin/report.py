@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from zmalloc._plugin import sizes
@@ -27,8 +26,7 @@ BAR = 24
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """What is known of one test."""
 
     outcome: str

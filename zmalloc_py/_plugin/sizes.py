@@ -6,12 +6,12 @@ import re
 
 from zmalloc import _core
 
-_ZERO = re.compile(r"0(\.0+)?\s*([KMGT]i?B?|B)?", re.IGNORECASE)
+_ZERO = r"(?i)0(\.0+)?\s*([KMGT]i?B?|B)?"  # compiled where it is needed
 
 
 def parse(value: object, what: str, zero: bool = False) -> int:
     """Bytes. ``what`` is named in the ValueError, TypeError or OverflowError of a wrong one."""
-    if zero and (_is_int_zero(value) or (isinstance(value, str) and _ZERO.fullmatch(value))):
+    if zero and (_is_int_zero(value) or (isinstance(value, str) and re.fullmatch(_ZERO, value))):
         return 0
     return _core._parse_size(value, what)
 

@@ -13,9 +13,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from types import CodeType, FunctionType, MethodType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 import zmalloc
@@ -26,8 +25,9 @@ from zmalloc._plugin.plan import Peak, Plan
 FIGURES: pytest.StashKey[Figures] = pytest.StashKey()
 WINDOW: pytest.StashKey[Window] = pytest.StashKey()
 
-#: Tests with a collection of the young generations only, between two with a whole one.
-YOUNG = 256
+#: Where a figure is for people only, garbage of earlier tests is collected once they have left this
+#: much, in bytes: of the young generations, and of all of them every so many times.
+SLACK, YOUNG = 64 << 10, 32
 
 #: How long the interpreter lock is left to others before an exact window, in seconds.
 PAUSE = 0.0002
@@ -42,12 +42,8 @@ AT_START = (
 IN_TEST = "something in the test (memray's Tracker, a tracemalloc.stop()) has taken them out"
 NEVER = "ZMALLOC_NO_INSTALL has kept them out"
 
-#: Why counting began too late; set when the plugin is loaded.
-late: str | None = None
 
-
-@dataclass(frozen=True)
-class Figures:
+class Figures(NamedTuple):
     """Of one call, in bytes of the test's thread beyond the start, and blocks."""
 
     used: int
@@ -415,9 +411,11 @@ def _last_request() -> tuple[str, int]:
 class Preparer:
     """Brings the process into the state that windows open in."""
 
-    def __init__(self, *readers: Callable[[Window], object]) -> None:
+    def __init__(self, late: str | None, *readers: Callable[[Window], object]) -> None:
+        self._late = late  #: why counting began too late
         self._readers = readers
         self._young = 0
+        self._used = 0  #: after the last collection, or less
         self._is_warm = False
 
     def prepare(self, is_exact: bool) -> None:
@@ -425,8 +423,8 @@ class Preparer:
         left.
         """
         __tracebackhide__ = True
-        if late is not None:
-            fail(late)
+        if self._late is not None:
+            fail(self._late)
         if not zmalloc.is_installed():
             was_there = _were_installed()
             if was_there:
@@ -434,8 +432,13 @@ class Preparer:
             fail(GONE.format(why=AT_START if was_there else NEVER))
         if is_exact:
             return  # the window does all of it, at the last moment
+        used = zmalloc.used()
+        self._used = min(self._used, used)
+        if used - self._used < SLACK:
+            return
         self._young += 1
         gc.collect(1 if self._young % YOUNG else 2)
+        self._used = zmalloc.used()
 
     def warm(self, item: pytest.Item) -> None:
         """Runs what measures three times, so that its own first calls are in nobody's figures."""
