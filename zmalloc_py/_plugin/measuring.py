@@ -102,7 +102,8 @@ class Measuring:
                     f"memory_limit of {sizes.show(plan.limit or 0)}: the setup has taken all of it"
                 )
         self._preparer.prepare(plan.is_exact)
-        self._preparer.warm(item)
+        if plan.is_exact:
+            self._preparer.warm(item)
         window = Window(item, plan, limit)
         memory = getattr(item, "funcargs", {}).get("memory")
         if isinstance(memory, Memory):

@@ -441,7 +441,9 @@ class Preparer:
         self._used = zmalloc.used()
 
     def warm(self, item: pytest.Item) -> None:
-        """Runs what measures three times, so that its own first calls are in nobody's figures."""
+        """Runs what measures exactly three times, so that its own first calls are in nobody's
+        figures.
+        """
         if self._is_warm:
             return
         self._is_warm = True
