@@ -145,7 +145,7 @@ def test_threads_that_churn_leave_counters_and_map_equal(
         import random, threading, time, zmalloc
         def settled():
             # a joined thread's last RAW free may still be under way
-            end = time.monotonic() + 2
+            end = time.monotonic() + 10
             while True:
                 seen = zmalloc.audit()
                 if seen.used == seen.counted or time.monotonic() > end:

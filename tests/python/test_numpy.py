@@ -40,7 +40,7 @@ def data_growth(make, n):
 # A thread that was joined may still be freeing its state.
 EQUAL = """
 import time
-end = time.monotonic() + 2
+end = time.monotonic() + 10
 seen = zmalloc.audit()
 while seen.used != seen.counted and time.monotonic() < end:
     seen = zmalloc.audit()

@@ -20,7 +20,7 @@ EQUAL = "\nseen = zmalloc.audit()\nassert seen.used == seen.counted, seen\n"
 SETTLED = """
 import time, zmalloc
 def settled():
-    end = time.monotonic() + 2
+    end = time.monotonic() + 10
     while True:
         seen = zmalloc.audit()
         if seen.used == seen.counted:
@@ -330,7 +330,7 @@ def child():
     assert seen.used == seen.counted, seen
     kept = [bytearray(n) for n in range(500)]
     t = threading.Thread(target=kept.clear); t.start(); t.join()
-    end = time.monotonic() + 2
+    end = time.monotonic() + 10
     while True:
         seen = zmalloc.audit()
         if seen.used == seen.counted or time.monotonic() > end: break
