@@ -44,7 +44,9 @@ NEVER = "ZMALLOC_NO_INSTALL has kept them out"
 
 
 class Figures(NamedTuple):
-    """Of one call, in bytes of the test's thread beyond the start, and blocks."""
+    """Of one call, in bytes beyond the start, and blocks: of the test's thread if it is measured
+    exactly, else of the process.
+    """
 
     used: int
     peak: int
@@ -101,12 +103,12 @@ def _track(window: Window, call: Callable[..., object], args: tuple[Any, ...]) -
     __tracebackhide__ = True
     window.enter_whole()
     window.enter_process()
-    window.enter_thread()
+    window.enter_own()
     try:
         try:
             call(*args)
         finally:
-            window.leave_thread(None, None, None)
+            window.leave_own(None, None, None)
             window.leave_process(None, None, None)
         window.at_end()
     finally:
@@ -188,23 +190,25 @@ class Window:
         self.limit = plan.limit if limit is None else limit
         self.was_hit = False  #: the limit, when the test's function returned
         self.budget: zmalloc.Budget | None = None
-        self.thread = zmalloc.track(thread=True)
+        # A track of one thread takes each of its requests off the fast path; one of the process is
+        # free.
+        self.own = zmalloc.track(thread=plan.is_exact)
         self.process = zmalloc.track() if plan.wants_process else None
         #: With what is collected at the end: for what stays.
         self.whole = zmalloc.track(thread=True) if plan.is_exact else None
         # Fetched in advance, and kept: a fetch while a track counts would be counted.
-        self.enter_thread, self.leave_thread = _ways(self.thread)
+        self.enter_own, self.leave_own = _ways(self.own)
         self.enter_process, self.leave_process = _ways(self.process)
         self.enter_whole, self.leave_whole = _ways(self.whole)
         self.at_start, self.at_end = (_settle, clear_caches) if plan.is_exact else (_nothing,) * 2
         self.further: list[tuple[zmalloc.Track, object]] = []  #: that the memory fixture has begun
 
     def track(self, all_threads: bool) -> zmalloc.Track:
-        return self.process if all_threads and self.process else self.thread
+        return self.process if all_threads and self.process else self.own
 
     def figures(self) -> Figures:
-        whole = self.whole or self.thread
-        return Figures(whole.net, self.thread.peak, self.thread.allocations)
+        whole = self.whole or self.own
+        return Figures(whole.net, self.own.peak, self.own.allocations)
 
     def _begin(self) -> None:
         if self.limit is not None:
@@ -247,12 +251,12 @@ class Window:
             with self.budget or contextlib.nullcontext():
                 self.enter_whole()
                 self.enter_process()
-                self.enter_thread()
+                self.enter_own()
                 try:
                     try:
                         yield from steps
                     finally:
-                        self.leave_thread(None, None, None)
+                        self.leave_own(None, None, None)
                         self.leave_process(None, None, None)
                     self.at_end()
                 finally:
