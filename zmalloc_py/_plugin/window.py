@@ -29,8 +29,9 @@ WINDOW: pytest.StashKey[Window] = pytest.StashKey()
 #: much, in bytes: of the young generations, and of all of them every so many times.
 SLACK, YOUNG = 64 << 10, 32
 
-#: How long the interpreter lock is left to others before an exact window, in seconds.
-PAUSE = 0.0002
+#: How long the interpreter lock is left to others before an exact window, and how long one that
+#: waits for it then goes on doing so while the test does not let go of it; in seconds.
+PAUSE, PATIENCE = 0.0002, 0.1
 
 GONE = (
     "zmalloc's hooks are not in CPython's allocators: {why}. What the test takes cannot be "
@@ -62,23 +63,6 @@ def clear_caches() -> None:
 _clear_types: Callable[[], object] = (
     getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
 )
-
-
-def _settle() -> None:
-    """Clears the caches, and what other threads leave that wait for the interpreter lock meanwhile
-    (xdist's, which reads what the controller sends): in the window their garbage, or a place in a
-    free list, would come to the test. All but the young objects is frozen for it, so that hardly
-    any time passes in which another thread comes to wait.
-    """
-    clear_caches()
-    time.sleep(PAUSE)
-    if gc.get_freeze_count():  # by the program: it would all be thawed
-        clear_caches()
-        return
-    gc.collect(1)
-    gc.freeze()
-    clear_caches()
-    gc.unfreeze()
 
 
 # ---- the call ------------------------------------------------------------------------------------
@@ -200,8 +184,37 @@ class Window:
         self.enter_own, self.leave_own = _ways(self.own)
         self.enter_process, self.leave_process = _ways(self.process)
         self.enter_whole, self.leave_whole = _ways(self.whole)
-        self.at_start, self.at_end = (_settle, clear_caches) if plan.is_exact else (_nothing,) * 2
         self.further: list[tuple[zmalloc.Track, object]] = []  #: that the memory fixture has begun
+
+    def at_start(self) -> None:
+        if self.plan.is_exact:
+            self._settle()
+
+    def at_end(self) -> None:
+        if self.plan.is_exact:
+            clear_caches()
+
+    def _settle(self) -> None:
+        """Clears the caches, and what other threads leave that wait for the interpreter lock
+        meanwhile (xdist's, which reads what the controller sends): in the window their garbage, or
+        a place in a free list, would come to the test. All but the young objects is frozen for it,
+        so that hardly any time passes in which another thread comes to wait; one that does, or that
+        the machine was too busy to run in the pause, asks for the lock PATIENCE later.
+        """
+        self._interval = sys.getswitchinterval()  # kept: its end would be counted
+        sys.setswitchinterval(PATIENCE)
+        try:
+            clear_caches()
+            time.sleep(PAUSE)
+            if gc.get_freeze_count():  # by the program: it would all be thawed
+                clear_caches()
+                return
+            gc.collect(1)
+            gc.freeze()
+            clear_caches()
+            gc.unfreeze()
+        finally:
+            sys.setswitchinterval(self._interval)
 
     def track(self, all_threads: bool) -> zmalloc.Track:
         return self.process if all_threads and self.process else self.own
