@@ -216,9 +216,13 @@ PLUGIN_TESTS = tools/plugin_tests.sh
 test-plugin: .need-test ## the tests of the pytest plugin
 	@$(PLUGIN_TESTS) $(PYTHON) $(VENV) $(JOBS)
 
-test-plugin-all: .need-test ## the same on each Python
+PYTESTS := 7.4 8.3
+test-plugin-all: .need-test ## the same on each Python, and with older releases of pytest
 	@set -e; for python in $$(tools/pythons.sh); do \
 	    $(PLUGIN_TESTS) $$python build/venv/$$(echo $$python | tr / _) $(JOBS); \
+	done; \
+	for pytest in $(PYTESTS); do \
+	    PYTEST=$$pytest $(PLUGIN_TESTS) $(PYTHON) build/venv/pytest$$pytest $(JOBS); \
 	done
 
 test-suites: .need-python ## test suites of real projects with the plugin and without: the same results?
