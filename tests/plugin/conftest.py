@@ -38,6 +38,11 @@ class Run:
         raise AssertionError("\n".join(self.lines) + self.err)
 
     @property
+    def outcomes(self) -> dict[str, int]:
+        """The same without warnings, which differ by version."""
+        return {word: number for word, number in self.counts.items() if word != "warning"}
+
+    @property
     def text(self) -> str:
         return "\n".join(self.lines)
 
