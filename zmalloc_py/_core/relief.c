@@ -31,13 +31,20 @@ enum { LARGEST_SHOWN = 512 << 10, BLOCKS_SHOWN = 50000 };
 
 static _Atomic int blocks, chunks;
 
+/* One for the frames that an exception passes through, the others for the frame that was refused something. */
+enum { GUESSES = 4 };
+
 /* The instruction at which the exception is on its way. A thread is unwinding while an exception is set, and, when
  * it has been taken out to be normalized, while that instruction has not been left. */
 static _Thread_local struct {
     bool is_refused;
     struct spot spot;
-    struct spot guessed; /* where a block's size has told it, and how often */
-    unsigned guesses;
+    struct guess {
+        struct spot spot;
+        unsigned times;
+    } guesses[GUESSES]; /* where a block's size has told it last, and how often */
+    unsigned oldest;     /* of the others */
+    const void *refused; /* the frame */
 } unwinding;
 
 void relief_note_refusal(PyThreadState *state)
@@ -46,20 +53,36 @@ void relief_note_refusal(PyThreadState *state)
         return;
     unwinding.is_refused = true;
     frames_top(state, &unwinding.spot);
+    unwinding.refused = unwinding.spot.frame;
+}
+
+static struct guess *guess_at(const struct spot *top)
+{
+    struct guess *first = unwinding.guesses;
+    if (top->frame != unwinding.refused) {
+        if (!frames_is_same(top, &first->spot))
+            *first = (struct guess){.spot = *top};
+        return first;
+    }
+    for (struct guess *guess = first + 1; guess < first + GUESSES; guess++)
+        if (frames_is_same(top, &guess->spot))
+            return guess;
+    struct guess *guess = first + 1 + unwinding.oldest;
+    unwinding.oldest = (unwinding.oldest + 1) % (GUESSES - 1);
+    *guess = (struct guess){.spot = *top};
+    return guess;
 }
 
 /* A traceback is made while no exception is set: its size tells. An exception leaves an instruction once, though: more
- * blocks of that size there are a loop's in C, which goes on as long as it is granted them. */
+ * blocks of that size there are a loop's in C, which goes on as long as it is granted them; or of what a handler in
+ * the frame that was refused something takes each time. */
 static bool is_guessed(PyThreadState *state, const struct spot *top, size_t n)
 {
     enum { MOST = 4 };
     if (!frames_is_of_unwinding(state, n))
         return false;
-    if (!frames_is_same(top, &unwinding.guessed)) {
-        unwinding.guessed = *top;
-        unwinding.guesses = 0;
-    }
-    return unwinding.guesses < MOST && ++unwinding.guesses;
+    struct guess *guess = guess_at(top);
+    return guess->times < MOST && ++guess->times;
 }
 
 static enum relief relief_of_unwinding(PyThreadState *state, const struct spot *top, size_t n)
