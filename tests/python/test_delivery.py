@@ -294,6 +294,33 @@ def test_lifting_the_limit_takes_an_error_back_that_is_on_its_way() -> None:
         """)
 
 
+def test_a_coroutine_that_ends_unawaited_takes_no_error_away() -> None:
+    """The interpreter calls the module warnings for it, from where an error only gets printed."""
+    outcome = snippet("""
+        import warnings, zmalloc
+
+        warnings.simplefilter("ignore")
+        async def unawaited():
+            pass
+
+        def grow():
+            rows = []
+            while True:
+                rows.append([0] * 10)
+                unawaited()
+
+        errors = 0
+        for k in range(40):
+            try:
+                with zmalloc.limit(zmalloc.used() + 50_000 + 100 * k):
+                    grow()
+            except zmalloc.LimitError:
+                errors += 1
+        assert errors == 40, errors
+        """)
+    assert "ignored" not in outcome.err
+
+
 def test_a_loop_in_c_of_blocks_as_large_as_a_traceback_leaves_room_to_unwind() -> None:
     snippet("""
         import collections, itertools, types, zmalloc

@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-/* Threads, queues and event loops; imports; what shows and logs errors; what runs as the callback of a weak reference;
+/* Threads, queues and event loops; imports; what shows and logs errors and warnings (also of a coroutine
+ * that ends unawaited: nobody would get an error there); what runs as the callback of a weak reference;
  * the parts of test runners, debuggers and kernels that talk to another process. A name stands for its submodules,
  * too. */
 static const char *const names[] = {
@@ -12,8 +13,8 @@ static const char *const names[] = {
     "debugpy",        "execnet",       "importlib", "ipykernel",  "jupyter_client",  "linecache",
     "logging",        "multiprocessing", "pydevd",  "queue",      "selectors",       "socketserver",
     "subprocess",     "threading",     "tornado",   "traceback",  "trio",            "twisted",
-    "uvloop",         "weakref",       "xdist",     "zipimport",  "zmq",             "_frozen_importlib",
-    "_frozen_importlib_external",    "_weakrefset",
+    "uvloop",         "warnings",      "weakref",   "xdist",      "zipimport",       "zmq",
+    "_frozen_importlib", "_frozen_importlib_external", "_weakrefset",
 };
 
 /* What those call in the middle of their work: it depends on the caller. */
