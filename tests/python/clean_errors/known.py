@@ -96,6 +96,46 @@ finally:
     _testcapi.remove_mem_hooks()
 """,
     ),
+    Known(
+        load=r"asyncio\.unawaited",
+        reason=r"^stderr: Exception ignored (in|on building sys\.unraisablehook arguments): <corou",
+        versions=("3.10", "3.11"),
+        issue="not reported: an error that PyThreadState_SetAsyncExc() leaves for a worker is"
+        " raised in the Python code that a coroutine's destructor calls, and lost",
+        case="""
+import ctypes, sys, threading, time, warnings
+
+warnings.simplefilter("ignore")
+ignored = []
+sys.unraisablehook = lambda seen: ignored.append(seen.exc_type)
+
+
+async def unawaited():
+    pass
+
+
+def work():
+    while not ended:
+        try:
+            while not ended:
+                unawaited()
+        except KeyError:
+            pass
+
+
+ended = False
+worker = threading.Thread(target=work)
+worker.start()
+for _ in range(200):
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(worker.ident), ctypes.py_object(KeyError)
+    )
+    time.sleep(0.002)
+ended = True
+worker.join()
+print(len(ignored))  # of 200 that were raised for the loop
+""",
+    ),
 )
 
 

@@ -264,6 +264,19 @@ def timers(run: Run) -> None:
     asyncio.run(main())
 
 
+@load("asyncio.unawaited", least=ROOM)
+def unawaited(run: Run) -> None:
+    """The interpreter warns of each from its destructor, by Python code."""
+
+    async def nothing() -> None:
+        pass
+
+    rows = []
+    while True:
+        rows.append([0] * (run.step // 8))
+        nothing()  # type: ignore[unused-coroutine]
+
+
 @load("asyncio.timeouts", gets="handler", least=ROOM)
 def timeouts(run: Run) -> None:
     async def main() -> None:
