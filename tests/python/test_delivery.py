@@ -321,6 +321,45 @@ def test_a_coroutine_that_ends_unawaited_takes_no_error_away() -> None:
     assert "ignored" not in outcome.err
 
 
+def test_a_function_that_is_not_made_does_not_cost_its_code_object() -> None:
+    """CPython gives it back twice from 3.12 on: some functions later it is freed while in use."""
+    snippet("""
+        import sys, zmalloc
+
+        def make():
+            def inner(): pass
+            return inner
+
+        def grow():
+            rows = []
+            while True:
+                rows.append([0] * 10)
+
+        code = make.__code__.co_consts[1]
+        extra = [code] * 1000  # it lives on, if it goes wrong
+        before = sys.getrefcount(code)
+        kept, fill, k, steps = [None] * 200, [None] * 40_000, 0, iter(range(200))
+        with zmalloc.limit(zmalloc.used() + 100_000):
+            try:
+                grow()
+            except zmalloc.LimitError:
+                for size in (4000, 400, 100, 60):
+                    try:
+                        while True:
+                            fill[k] = bytes(size)
+                            k += 1
+                    except MemoryError:
+                        pass
+                for k in steps:  # there is nothing left, not even for an iterator
+                    try:
+                        kept[k] = make()
+                    except MemoryError:
+                        pass
+            fill = kept = None
+        assert sys.getrefcount(code) == before
+        """)
+
+
 def test_a_loop_in_c_of_blocks_as_large_as_a_traceback_leaves_room_to_unwind() -> None:
     snippet("""
         import collections, itertools, types, zmalloc

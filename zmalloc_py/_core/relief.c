@@ -20,6 +20,10 @@
 
 #include <stdatomic.h>
 
+/* From 3.12 on MAKE_FUNCTION gives its code object back twice where it gets no function: that is freed some functions
+ * later, while in use. */
+#define LOSES_CODE (PY_VERSION_HEX >= 0x030c0000)
+
 /* ---- unwinding ------------------------------------------------------------------------------------ */
 
 /* What is asked for so is small, and there are no more than so many such blocks at a time. */
@@ -215,7 +219,7 @@ static bool is_main_interpreter(PyThreadState *state)
 static enum relief relief_of(PyThreadState *state, const struct spot *top, size_t n)
 {
     enum relief relief = relief_of_unwinding(state, top, n);
-    if (!top->frame || machinery_is_threading(top))
+    if (!top->frame || machinery_is_threading(top) || (LOSES_CODE && frames_is_fragile(top)))
         relief = RELIEF_ANY;
     if (relief != RELIEF_NONE)
         return take_block() ? relief : RELIEF_NONE;

@@ -1,7 +1,7 @@
 /* relief.h - requests that CPython does not survive the refusal of.
  *
  * They are granted uncounted: used() never passes the hard limit, and what is granted so is bounded. There are
- * six kinds:
+ * seven kinds:
  *  - What a thread asks for while it unwinds. If not even the traceback's entry or the next
  *    MemoryError can be made, CPython loses the exception (SystemError), gives up ("Cannot recover from
  *    MemoryErrors while normalizing exceptions") or, from 3.11 on, tries for ever.
@@ -14,6 +14,8 @@
  *  - What asyncio asks for while it runs a loop: a task whose step, or whose wake-up, could not be prepared is never run
  *    again, and who waits for it waits for ever; and 3.13 corrupts its dictionary of current tasks. The loop is then
  *    left with an error, see delivery.c.
+ *  - A function object, from 3.12 on: where there is none its code object is given back once too often, and freed
+ *    while in use.
  *  - The growth of the table of interned strings, which 3.13 leaves broken when it fails. */
 #ifndef ZMALLOC_RELIEF_H
 #define ZMALLOC_RELIEF_H
