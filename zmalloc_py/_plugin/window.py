@@ -26,8 +26,8 @@ FIGURES: pytest.StashKey[Figures] = pytest.StashKey()
 WINDOW: pytest.StashKey[Window] = pytest.StashKey()
 
 #: Where a figure is for people only, garbage of earlier tests is collected once they have left this
-#: much, in bytes: of the young generations, and of all of them every so many times.
-SLACK, YOUNG = 64 << 10, 32
+#: much, in bytes: of the young generations, for all of them take long in a suite of many tests.
+SLACK = 64 << 10
 
 #: How long the interpreter lock is left to others before an exact window, and how long one that
 #: waits for it then goes on doing so while the test does not let go of it; in seconds.
@@ -431,7 +431,6 @@ class Preparer:
     def __init__(self, late: str | None, *readers: Callable[[Window], object]) -> None:
         self._late = late  #: why counting began too late
         self._readers = readers
-        self._young = 0
         self._used = 0  #: after the last collection, or less
         self._is_warm = False
 
@@ -453,8 +452,7 @@ class Preparer:
         self._used = min(self._used, used)
         if used - self._used < SLACK:
             return
-        self._young += 1
-        gc.collect(1 if self._young % YOUNG else 2)
+        gc.collect(1)
         self._used = zmalloc.used()
 
     def warm(self, item: pytest.Item) -> None:
