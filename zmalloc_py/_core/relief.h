@@ -1,7 +1,7 @@
 /* relief.h - requests that CPython does not survive the refusal of.
  *
  * They are granted uncounted: used() never passes the hard limit, and what is granted so is bounded. There are
- * seven kinds:
+ * eight kinds:
  *  - What a thread asks for while it unwinds. If not even the traceback's entry or the next
  *    MemoryError can be made, CPython loses the exception (SystemError), gives up ("Cannot recover from
  *    MemoryErrors while normalizing exceptions") or, from 3.11 on, tries for ever.
