@@ -104,7 +104,7 @@ def test_figures_are_the_same_in_20_runs(suite: Runner, monkeypatch: Any) -> Non
 
 
 def test_a_thread_that_wakes_now_and_then_is_in_no_figure(suite: Runner) -> None:
-    """It gets the interpreter lock before the window, not in it: see window._settle()."""
+    """It gets the interpreter lock before the window, not in it: see Window._settle()."""
     run = suite(
         """
         import pytest

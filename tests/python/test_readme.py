@@ -36,9 +36,9 @@ def test_the_command_of_the_readme_ends_with_the_status_it_shows() -> None:
     shown = re.search(r"^zmalloc: stopped at the limit of .*$", README, re.MULTILINE)
     assert shown
     # Which of the lines that take memory it is depends on what was in use before: 7, 14 or 15.
-    numbers = r"[\d.]+ [KM]?i?B|:(7|14|15)$"
-    pattern = re.sub(numbers, "SIZE", shown[0]).replace(".../", "")
-    told = re.sub(numbers, "SIZE", line).replace(str(ROOT) + "/", "")
+    varies = r"[\d.]+ [KM]?i?B|:(7|14|15)$"
+    pattern = re.sub(varies, "SIZE", shown[0]).replace(".../", "")
+    told = re.sub(varies, "SIZE", line).replace(str(ROOT) + "/", "")
     assert told == pattern
 
 
