@@ -7,6 +7,7 @@ import copy
 import gc
 import pickle
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 
@@ -321,9 +322,10 @@ def test_a_coroutine_that_ends_unawaited_takes_no_error_away() -> None:
     assert "ignored" not in outcome.err
 
 
-def test_a_function_that_is_not_made_does_not_cost_its_code_object() -> None:
+@pytest.mark.parametrize("reserve", ["1 MiB", 0])
+def test_a_function_that_is_not_made_does_not_cost_its_code_object(reserve: str | int) -> None:
     """CPython gives it back twice from 3.12 on: some functions later it is freed while in use."""
-    snippet("""
+    snippet(f"reserve = {reserve!r}" + textwrap.dedent("""
         import sys, zmalloc
 
         def make():
@@ -339,10 +341,10 @@ def test_a_function_that_is_not_made_does_not_cost_its_code_object() -> None:
         extra = [code] * 1000  # it lives on, if it goes wrong
         before = sys.getrefcount(code)
         kept, fill, k, steps = [None] * 200, [None] * 40_000, 0, iter(range(200))
-        with zmalloc.limit(zmalloc.used() + 100_000):
+        with zmalloc.limit(zmalloc.used() + 100_000, reserve=reserve):
             try:
                 grow()
-            except zmalloc.LimitError:
+            except MemoryError:
                 for size in (4000, 400, 100, 60):
                     try:
                         while True:
@@ -357,6 +359,29 @@ def test_a_function_that_is_not_made_does_not_cost_its_code_object() -> None:
                         pass
             fill = kept = None
         assert sys.getrefcount(code) == before
+        """))
+
+
+def test_a_lock_is_made_where_nothing_is_left() -> None:
+    """Its refusal is a RuntimeError, not a MemoryError; an import makes one."""
+    snippet("""
+        import _thread, zmalloc
+
+        def make():
+            return _thread.allocate_lock()
+
+        made = 0
+        for room in range(0, 1200, 4):  # somewhere there is room for the object, but not for the lock in it
+            try:
+                zmalloc.limit(zmalloc.used() + room, reserve=8)
+                try:
+                    make()
+                finally:
+                    zmalloc.limit(None)
+                made += 1
+            except MemoryError:
+                pass
+        assert 0 < made < 300
         """)
 
 

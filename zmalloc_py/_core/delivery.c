@@ -271,14 +271,14 @@ static bool has_reserve(const struct thread *t)
 
 bool delivery_must_grant(struct thread *t, enum domain d, size_t n)
 {
-    if (!has_reserve(t))
-        return false;
     PyThreadState *state = frames_state(); /* a lock is a RAW block: NULL if that is asked for without the GIL */
+    if (!has_reserve(t))
+        return relief_is_due_to_flaw(state, n);
     if (d == STACK)
         return relief_is_due_to_chunk(state, n);
     if ((t->state & LENIENT) && relief_is_due_to_verdict(n))
         return true;
-    const enum relief relief = relief_is_due(state, n);
+    const enum relief relief = relief_is_due(state, d, n);
     if (relief == RELIEF_LOOP)
         leave_loop(t, state, n);
     if (relief == RELIEF_GUESSED && has_opened)

@@ -20,9 +20,6 @@
 
 #include <frameobject.h>
 #include <stdlib.h>
-#if !defined(_WIN32)
-#include <semaphore.h>
-#endif
 
 #define GET(field) atomic_load_explicit(&(field), memory_order_relaxed)
 #define SET(field, value) atomic_store_explicit(&(field), (value), memory_order_relaxed)
@@ -72,17 +69,6 @@ static bool is_on_its_way(PyThreadState *state, const struct spot *top, size_t n
     return is_to_come;
 }
 
-/* A RuntimeError comes of its refusal. */
-static bool is_lock(enum domain d, size_t n)
-{
-#if defined(_WIN32)
-    (void)d, (void)n;
-    return false;
-#else
-    return d == RAW && n == sizeof(sem_t);
-#endif
-}
-
 /* Tables of dicts are of MEM from 3.13 on: nothing of OBJ is to pass for one. */
 static bool is_table(enum domain d, size_t n)
 {
@@ -95,7 +81,7 @@ static bool is_vital(PyThreadState *state, enum domain d, size_t n)
     if (!state)
         return false; /* without the GIL there is no exception */
     frames_top(state, &top);
-    if (!top.frame || is_on_its_way(state, &top, n) || is_lock(d, n) || frames_is_fragile(&top))
+    if (!top.frame || is_on_its_way(state, &top, n) || relief_is_lock(d, n) || frames_is_fragile(&top))
         return true;
     if (state->interp == PyInterpreterState_Main() &&
         (machinery_is_threading(&top) || machinery_is_asyncio(&top) || is_table(d, n)))

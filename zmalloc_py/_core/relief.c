@@ -19,6 +19,9 @@
 #include "machinery.h"
 
 #include <stdatomic.h>
+#if !defined(_WIN32)
+#include <semaphore.h>
+#endif
 
 /* From 3.12 on MAKE_FUNCTION gives its code object back twice where it gets no function: that is freed some functions
  * later, while in use. */
@@ -210,23 +213,38 @@ void relief_note_chunk_free(void)
     atomic_fetch_sub(&chunks, 1);
 }
 
+bool relief_is_lock(enum domain d, size_t n)
+{
+#if defined(_WIN32)
+    (void)d, (void)n;
+    return false;
+#else
+    return d == RAW && n == sizeof(sem_t);
+#endif
+}
+
 static bool is_main_interpreter(PyThreadState *state)
 {
     return state && state->interp == PyInterpreterState_Main();
 }
 
+static bool is_function(const struct spot *top)
+{
+    return LOSES_CODE && frames_is_fragile(top);
+}
+
 /* Small ones. */
-static enum relief relief_of(PyThreadState *state, const struct spot *top, size_t n)
+static enum relief relief_of(PyThreadState *state, const struct spot *top, enum domain d, size_t n)
 {
     enum relief relief = relief_of_unwinding(state, top, n);
-    if (!top->frame || machinery_is_threading(top) || (LOSES_CODE && frames_is_fragile(top)))
+    if (!top->frame || machinery_is_threading(top) || is_function(top) || relief_is_lock(d, n))
         relief = RELIEF_ANY;
     if (relief != RELIEF_NONE)
         return take_block() ? relief : RELIEF_NONE;
     return machinery_is_asyncio(top) && take_one(&blocks, BLOCKS_OF_LOOPS) ? RELIEF_LOOP : RELIEF_NONE;
 }
 
-enum relief relief_is_due(PyThreadState *state, size_t n)
+enum relief relief_is_due(PyThreadState *state, enum domain d, size_t n)
 {
     struct spot top;
     if (!is_main_interpreter(state))
@@ -236,7 +254,16 @@ enum relief relief_is_due(PyThreadState *state, size_t n)
         return take_one(&blocks, BLOCKS_SHOWN) ? RELIEF_ANY : RELIEF_NONE;
     if (n > LARGEST)
         return is_table_growing(n) && take_block() ? RELIEF_ANY : RELIEF_NONE;
-    return relief_of(state, &top, n);
+    return relief_of(state, &top, d, n);
+}
+
+bool relief_is_due_to_flaw(PyThreadState *state, size_t n)
+{
+    struct spot top;
+    if (!is_main_interpreter(state))
+        return false;
+    frames_top(state, &top);
+    return ((n <= LARGEST && is_function(&top)) || is_table_growing(n)) && take_block();
 }
 
 bool relief_is_due_to_verdict(size_t n)

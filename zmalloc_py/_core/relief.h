@@ -1,7 +1,7 @@
 /* relief.h - requests that CPython does not survive the refusal of.
  *
  * They are granted uncounted: used() never passes the hard limit, and what is granted so is bounded. There are
- * eight kinds:
+ * nine kinds:
  *  - What a thread asks for while it unwinds. If not even the traceback's entry or the next
  *    MemoryError can be made, CPython loses the exception (SystemError), gives up ("Cannot recover from
  *    MemoryErrors while normalizing exceptions") or, from 3.11 on, tries for ever.
@@ -16,11 +16,13 @@
  *    left with an error, see delivery.c.
  *  - A function object, from 3.12 on: where there is none its code object is given back once too often, and freed
  *    while in use.
+ *  - A lock: a RuntimeError comes of its refusal, also out of an import, which makes one.
  *  - The growth of the table of interned strings, which 3.13 leaves broken when it fails. */
 #ifndef ZMALLOC_RELIEF_H
 #define ZMALLOC_RELIEF_H
 
 #include "frames.h"
+#include "threads.h"
 
 /* The thread has been refused something. */
 void relief_note_refusal(PyThreadState *state);
@@ -31,11 +33,15 @@ void relief_note_grant(PyThreadState *state, size_t n);
 /* n bytes that are refused: must they be there nevertheless, and what for? Then the block is to be marked ZMAP_TAG, and
  * relief_note_free() to be called when it is freed. A frame chunk is marked as a span of 0 bytes. */
 enum relief { RELIEF_NONE, RELIEF_ANY, RELIEF_GUESSED, RELIEF_LOOP }; /* guessed: by its size alone */
-enum relief relief_is_due(PyThreadState *state, size_t n);
+enum relief relief_is_due(PyThreadState *state, enum domain d, size_t n);
+bool relief_is_due_to_flaw(PyThreadState *state, size_t n); /* else CPython uses freed memory: under any cap */
 void relief_note_free(void);
 bool relief_is_due_to_verdict(size_t n);
 bool relief_is_due_to_chunk(PyThreadState *state, size_t n);
 void relief_note_chunk_free(void);
+
+/* Is it what a lock takes? With the GIL held, else it may be anything. */
+bool relief_is_lock(enum domain d, size_t n);
 
 /* Is n what the table of interned strings needs now, to grow? On 3.13: or the table of any dict? For
  * dict.setdefault() and the making of a type leave it broken there. In the main interpreter. */
