@@ -371,7 +371,7 @@ def test_a_lock_is_made_where_nothing_is_left() -> None:
             return _thread.allocate_lock()
 
         made = 0
-        for room in range(0, 1200, 4):  # somewhere there is room for the object, but not for the lock in it
+        for room in range(0, 1200, 4):  # at some, for the object, not for its lock
             try:
                 zmalloc.limit(zmalloc.used() + room, reserve=8)
                 try:

@@ -28,17 +28,22 @@
 
 enum { ENTRY = 1, INSTANCE = 2, ALL = 3, FRAME = 4, GC_HEAD = 2 * sizeof(void *) };
 
-static _Thread_local struct {
+struct way {
     struct spot at, above;
     unsigned to_come; /* at `at`; 0 and no frame: no exception is known of */
-} way;
+};
 
-static void follow(const struct spot *top)
+static struct way *way_here(void)
 {
-    if (!frames_is_same(top, &way.at))
-        way.to_come = ALL;
-    way.at = way.above = *top;
-    frames_next(&way.above);
+    return thread_rare(RARE_FAULTS, sizeof(struct way));
+}
+
+static void follow(struct way *way, const struct spot *top)
+{
+    if (!frames_is_same(top, &way->at))
+        way->to_come = ALL;
+    way->at = way->above = *top;
+    frames_next(&way->above);
 }
 
 static unsigned part_of_size(PyThreadState *state, size_t n)
@@ -53,19 +58,20 @@ static unsigned part_of_size(PyThreadState *state, size_t n)
 /* A frame's object is made for an exception, mostly, which is lost where it cannot be made. */
 static bool is_on_its_way(PyThreadState *state, const struct spot *top, size_t n)
 {
+    struct way *way = way_here();
     const unsigned part = part_of_size(state, n);
     if (frames_has_error(state) || part == FRAME) {
-        follow(top);
+        follow(way, top);
         return true;
     }
-    if (frames_is_same(top, &way.above)) {
-        follow(top);
-    } else if (!frames_is_same(top, &way.at)) {
-        way.at.frame = way.above.frame = NULL;
+    if (frames_is_same(top, &way->above)) {
+        follow(way, top);
+    } else if (!frames_is_same(top, &way->at)) {
+        way->at.frame = way->above.frame = NULL;
         return false;
     }
-    const bool is_to_come = part & way.to_come;
-    way.to_come &= ~part;
+    const bool is_to_come = part & way->to_come;
+    way->to_come &= ~part;
     return is_to_come;
 }
 
@@ -95,8 +101,9 @@ static void note_refusal(PyThreadState *state)
     if (!state)
         return;
     frames_top(state, &top);
-    way.at.frame = NULL;
-    follow(&top);
+    struct way *way = way_here();
+    way->at.frame = NULL;
+    follow(way, &top);
 }
 
 /* ---- counting -------------------------------------------------------------------------------------- */
@@ -141,7 +148,7 @@ void faults_add(struct fault *f)
     if (t->state & UNLISTED)
         thread_join(t);
     tied_sweep(&t->faults, false);
-    way.at.frame = way.above.frame = NULL;
+    *way_here() = (struct way){.to_come = 0};
     tied_add(&t->faults, &f->tied);
     t->state |= FAULTY;
 }

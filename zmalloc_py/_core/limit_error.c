@@ -2,6 +2,7 @@
 #define PY_SSIZE_T_CLEAN
 #include "limit_error.h"
 
+#include "threads.h"
 #include "zport.h"
 #include "zsize.h"
 
@@ -13,15 +14,19 @@ typedef struct {
 } LimitError;
 
 /* Left by the hook that found the error raised, for the instance that may be made of it later. */
-static _Thread_local struct {
+struct left {
     bool is_waiting;
     struct limit_figures figures;
-} left;
+};
+
+static struct left *left_here(void)
+{
+    return thread_rare(RARE_FIGURES, sizeof(struct left));
+}
 
 void limit_error_leave(const struct limit_figures *figures)
 {
-    left.figures = *figures;
-    left.is_waiting = true;
+    *left_here() = (struct left){.is_waiting = true, .figures = *figures};
 }
 
 static PyObject *message(const struct limit_figures *f)
@@ -62,10 +67,11 @@ static int limit_error_begin(PyObject *self, PyObject *args, PyObject *keywords)
 {
     if (((PyTypeObject *)PyExc_MemoryError)->tp_init(self, args, keywords) < 0)
         return -1;
-    if (!left.is_waiting || PyTuple_GET_SIZE(args))
+    struct left *left = left_here();
+    if (!left->is_waiting || PyTuple_GET_SIZE(args))
         return 0;
-    left.is_waiting = false;
-    if (fill(self, &left.figures) < 0)
+    left->is_waiting = false;
+    if (fill(self, &left->figures) < 0)
         PyErr_Clear(); /* an error without its figures is better than another one */
     return 0;
 }
@@ -74,7 +80,7 @@ PyObject *limit_error_new(PyTypeObject *type, const struct limit_figures *figure
 {
     limit_error_leave(figures);
     PyObject *error = PyObject_CallNoArgs((PyObject *)type);
-    left.is_waiting = false;
+    left_here()->is_waiting = false;
     return error;
 }
 

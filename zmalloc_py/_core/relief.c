@@ -43,7 +43,7 @@ enum { GUESSES = 4 };
 
 /* The instruction at which the exception is on its way. A thread is unwinding while an exception is set, and, when
  * it has been taken out to be normalized, while that instruction has not been left. */
-static _Thread_local struct {
+struct unwinding {
     bool is_refused;
     struct spot spot;
     struct guess {
@@ -52,21 +52,27 @@ static _Thread_local struct {
     } guesses[GUESSES]; /* where a block's size has told it last, and how often */
     unsigned oldest;     /* of the others */
     const void *refused; /* the frame */
-} unwinding;
+};
+
+static struct unwinding *unwinding_here(void)
+{
+    return thread_rare(RARE_UNWINDING, sizeof(struct unwinding));
+}
 
 void relief_note_refusal(PyThreadState *state)
 {
     if (!state)
         return;
-    unwinding.is_refused = true;
-    frames_top(state, &unwinding.spot);
-    unwinding.refused = unwinding.spot.frame;
+    struct unwinding *u = unwinding_here();
+    u->is_refused = true;
+    frames_top(state, &u->spot);
+    u->refused = u->spot.frame;
 }
 
-static struct guess *guess_at(const struct spot *top)
+static struct guess *guess_at(struct unwinding *u, const struct spot *top)
 {
-    struct guess *first = unwinding.guesses;
-    if (top->frame != unwinding.refused) {
+    struct guess *first = u->guesses;
+    if (top->frame != u->refused) {
         if (!frames_is_same(top, &first->spot))
             *first = (struct guess){.spot = *top};
         return first;
@@ -74,8 +80,8 @@ static struct guess *guess_at(const struct spot *top)
     for (struct guess *guess = first + 1; guess < first + GUESSES; guess++)
         if (frames_is_same(top, &guess->spot))
             return guess;
-    struct guess *guess = first + 1 + unwinding.oldest;
-    unwinding.oldest = (unwinding.oldest + 1) % (GUESSES - 1);
+    struct guess *guess = first + 1 + u->oldest;
+    u->oldest = (u->oldest + 1) % (GUESSES - 1);
     *guess = (struct guess){.spot = *top};
     return guess;
 }
@@ -83,36 +89,38 @@ static struct guess *guess_at(const struct spot *top)
 /* A traceback is made while no exception is set: its size tells. An exception leaves an instruction once, though: more
  * blocks of that size there are a loop's in C, which goes on as long as it is granted them; or of what a handler in
  * the frame that was refused something takes each time. */
-static bool is_guessed(PyThreadState *state, const struct spot *top, size_t n)
+static bool is_guessed(struct unwinding *u, PyThreadState *state, const struct spot *top, size_t n)
 {
     enum { MOST = 4 };
     if (!frames_is_of_unwinding(state, n))
         return false;
-    struct guess *guess = guess_at(top);
+    struct guess *guess = guess_at(u, top);
     return guess->times < MOST && ++guess->times;
 }
 
 static enum relief relief_of_unwinding(PyThreadState *state, const struct spot *top, size_t n)
 {
+    struct unwinding *u = unwinding_here();
     if (frames_has_error(state)) {
-        unwinding.spot = *top;
+        u->spot = *top;
         return RELIEF_ANY;
     }
-    if (unwinding.is_refused && frames_is_same(top, &unwinding.spot))
+    if (u->is_refused && frames_is_same(top, &u->spot))
         return RELIEF_ANY;
-    if (!is_guessed(state, top, n))
+    if (!is_guessed(u, state, top, n))
         return RELIEF_NONE;
-    unwinding.spot = *top;
+    u->spot = *top;
     return RELIEF_GUESSED;
 }
 
 void relief_note_grant(PyThreadState *state, size_t n)
 {
     struct spot top;
-    if (!unwinding.is_refused)
+    struct unwinding *u = unwinding_here();
+    if (!u->is_refused)
         return;
     frames_top(state, &top);
-    unwinding.is_refused = relief_of_unwinding(state, &top, n) != RELIEF_NONE;
+    u->is_refused = relief_of_unwinding(state, &top, n) != RELIEF_NONE;
 }
 
 /* ---- interned strings ------------------------------------------------------------------------------ */

@@ -5,6 +5,8 @@
 #include "threads.h"
 
 #include <pthread.h>
+#include <stddef.h>
+#include <stdlib.h>
 
 _Thread_local struct thread this_thread = {.state = UNLISTED};
 
@@ -60,10 +62,29 @@ void thread_fold(struct thread *t)
     zport_unlock(&list.lock);
 }
 
+void *thread_rare(enum rare which, size_t size)
+{
+    enum { LARGEST = 1280 };
+    static max_align_t shared[RARE][LARGEST / sizeof(max_align_t)];
+    struct thread *t = thread_self();
+    if (!t->rare[which] && !(t->rare[which] = calloc(1, size)))
+        return shared[which];
+    return t->rare[which];
+}
+
+static void forget_rare(struct thread *t)
+{
+    for (int which = 0; which < RARE; which++) {
+        free(t->rare[which]);
+        t->rare[which] = NULL;
+    }
+}
+
 static void on_thread_end(void *record)
 {
     struct thread *t = record;
     list.at_end(t);
+    forget_rare(t);
     zport_lock(&list.lock);
     move_to_ended(t);
     *t->link = t->next;

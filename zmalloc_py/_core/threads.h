@@ -41,6 +41,9 @@ enum {
     FAULTY = 0x20000 /* requests are refused on purpose: see faults.h */
 };
 
+/* What a thread keeps for what happens seldom. */
+enum rare { RARE_FAULTS, RARE_FIGURES, RARE_UNWINDING, RARE };
+
 struct thread {
     unsigned state;
     unsigned seen; /* domains whose hooks a probe has reached */
@@ -64,13 +67,16 @@ struct thread {
     unsigned exempt;        /* exempt() scopes that are open */
     struct tied *faults;   /* what FAULTY stands for */
 
+    void *rare[RARE]; /* see thread_rare() */
     struct thread *next, **link;
 };
 
 extern _Thread_local struct thread this_thread;
 
-/* Finding a thread's record is a call in a library that is loaded at run time. A hook makes it once: the
- * compiler is kept from making it again wherever the record is used. */
+/* glibc puts what a library that is loaded at run time keeps for each thread where two instructions find it, as long as
+ * it is less than 512 bytes (its tunable rtld.optional_static_tls); else finding it is a call. So what is seldom wanted
+ * is not in the record: thread_rare(). A hook finds the record once: the compiler is kept from doing so again wherever
+ * it is used. */
 ZPORT_INLINE struct thread *thread_self(void)
 {
     struct thread *t = &this_thread;
@@ -83,6 +89,10 @@ ZPORT_INLINE struct thread *thread_self(void)
 /* Takes this thread's record into the list; lets the record of a thread that is going count once more. */
 void thread_join(struct thread *t);
 void thread_fold(struct thread *t);
+
+/* This thread's memory for one of the things that happen seldom, of `size` bytes, zero at first: the same at each call,
+ * and gone when the thread ends. With the GIL held: where the system gives none the threads share one. */
+void *thread_rare(enum rare which, size_t size);
 
 struct sums {
     int64_t used, allocations, frees;
