@@ -385,6 +385,30 @@ def test_a_lock_is_made_where_nothing_is_left() -> None:
         """)
 
 
+def test_the_code_of_a_long_loop_does_not_count_as_what_the_loop_has_left() -> None:
+    """The repair has CPython make the code's plain form, which stays with it."""
+    snippet("""
+        import zmalloc
+
+        never = [f"                x = n + {k}; y = x" for k in range(9000)]
+        source = [
+            "def grow(n, items):",
+            "    try:",
+            "        while True:",
+            "            if n:",
+            *never,
+            "            items.append([0] * 10)",
+            "    except zmalloc.LimitError:",
+            "        items.clear()",
+            "        return 'handled'",
+        ]
+        scope = {"zmalloc": zmalloc}
+        exec(chr(10).join(source), scope)
+        with zmalloc.limit(zmalloc.used() + (1 << 17)):
+            assert scope["grow"](0, []) == "handled"
+        """)
+
+
 def test_a_loop_in_c_of_blocks_as_large_as_a_traceback_leaves_room_to_unwind() -> None:
     snippet("""
         import collections, itertools, types, zmalloc

@@ -375,9 +375,7 @@ void delivery_note_gauges(struct thread *t, enum domain d, size_t n)
 /* CPython has taken the error from where it was left, and is raising it: this hook's caller is in its way. */
 static void note_raised(struct thread *t, PyThreadState *state, struct ask *ask)
 {
-    t->state += INNER; /* what repairing takes is nobody's */
     repair_begin(state);
-    t->state -= INNER;
     move_watch(marks_in_force(), zaccount_used(&python_account));
     struct limit_figures figures;
     asks_figures(ask, &figures);

@@ -236,7 +236,10 @@ void repair_begin(PyThreadState *state)
     const ptrdiff_t i = ((const char *)spot.at - (const char *)spot.code->co_code_adaptive) / 2;
     if (i < 0 || i >= n)
         return;
+    struct thread *t = thread_self();
+    t->state += INNER; /* it stays with the code, which is not to pay for it */
     PyObject *plain = PyCode_GetCode(spot.code); /* what runs is quickened and instrumented */
+    t->state -= INNER;
     if (!plain) {
         PyErr_Clear();
         return;
