@@ -409,6 +409,31 @@ def test_the_code_of_a_long_loop_does_not_count_as_what_the_loop_has_left() -> N
         """)
 
 
+@pytest.mark.parametrize(
+    "scope", ["limit(zmalloc.used() + 1_000_000)", "budget(1_000_000, thread=True)"]
+)
+def test_the_last_quarter_is_for_small_requests(scope: str) -> None:
+    """Else a thread that runs away, too, takes it, and whoever cleans up is refused his bytes."""
+    snippet(f"""
+        import itertools, zmalloc
+
+        kept = []
+        zmalloc.reset_peak()
+        with zmalloc.{scope} as scope:
+            try:
+                kept.extend(map(bytes, itertools.repeat(1000)))
+            except MemoryError:
+                try:
+                    bytearray(200_000)
+                except MemoryError:
+                    pass
+                had = 0 if hasattr(scope, "peak") else scope.limit - 1_000_000
+                peak = getattr(scope, "peak", zmalloc.peak()) - had
+                kept = None
+        assert 1_700_000 < peak < 1_800_000, peak
+        """)
+
+
 def test_a_loop_in_c_of_blocks_as_large_as_a_traceback_leaves_room_to_unwind() -> None:
     snippet("""
         import collections, itertools, types, zmalloc

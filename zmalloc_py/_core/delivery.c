@@ -82,9 +82,12 @@ void delivery_limits_changed(void)
 static bool was_opened; /* the last quarter, ever */
 static _Thread_local bool has_opened; /* by what this thread was refused last */
 
-static unsigned quarters_for(const struct thread *t, enum domain d, PyThreadState *state)
+static unsigned quarters_for(const struct thread *t, enum domain d, PyThreadState *state, size_t n)
 {
-    if (d == STACK || (t->state & (LENIENT | ADOPTING)) || atomic_load(&python_account.open))
+    const struct marks m = marks_in_force();
+    if (d == STACK || (t->state & (LENIENT | ADOPTING)))
+        return 4;
+    if (atomic_load(&python_account.open) && gauges_is_small(n, m.hard - m.limit))
         return 4;
     if (was_opened && !delivery_closes)
         return 4;
@@ -170,7 +173,7 @@ bool delivery_take(struct thread *t, enum domain d, size_t n)
     }
     if (is_dive(t, d, state, n))
         return refused(t, n);
-    if (!zaccount_take_quarters(&python_account, n, quarters_for(t, d, state)) &&
+    if (!zaccount_take_quarters(&python_account, n, quarters_for(t, d, state, n)) &&
         !(delivery_cannot_refuse(d, n) && zaccount_take_beyond(&python_account, n, SIZE_MAX)))
         return refused(t, n);
     cross(t, d, state, n);

@@ -56,9 +56,10 @@ void gauges_thread_ended(struct thread *t)
     note_gone(t, tied_sweep(&t->gauges, true));
 }
 
-static size_t most(const struct gauge *g, unsigned quarters)
+static size_t most(const struct gauge *g, size_t n, unsigned quarters)
 {
-    return quarters < 4 && !g->is_open ? g->limit + (g->hard - g->limit) / 4 * quarters : g->hard;
+    const bool is_open = g->is_open && gauges_is_small(n, g->hard - g->limit);
+    return quarters < 4 && !is_open ? g->limit + (g->hard - g->limit) / 4 * quarters : g->hard;
 }
 
 static bool refuses(struct gauge *g, size_t n, unsigned quarters)
@@ -66,7 +67,7 @@ static bool refuses(struct gauge *g, size_t n, unsigned quarters)
     if (g->limit == SIZE_MAX || quarters == GAUGES_BEYOND)
         return false;
     const int64_t net = GET(g->net);
-    const size_t held = net > 0 ? (size_t)net : 0, top = most(g, quarters);
+    const size_t held = net > 0 ? (size_t)net : 0, top = most(g, n, quarters);
     if (n <= top && held <= top - n)
         return false;
     g->is_open = held > g->limit;

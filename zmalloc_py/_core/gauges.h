@@ -25,6 +25,13 @@ void gauges_add(struct gauge *g);
  * hook without the GIL, will. Holds the GIL. */
 bool gauges_remove(struct gauge *g);
 
+/* Is this what cleaning up takes, and not what a thread goes on with that runs away, too? The last quarter of a reserve
+ * is for the former. */
+ZPORT_INLINE bool gauges_is_small(size_t n, size_t reserve)
+{
+    return n <= reserve / 16;
+}
+
 /* This thread takes n bytes: false if a gauge refuses; then none has changed. quarters as for
  * zaccount_take_quarters(), GAUGES_BEYOND: none refuses. */
 enum { GAUGES_BEYOND = 5 };
