@@ -66,6 +66,7 @@ class BuildWithFlags(build_ext):
 CORE = ["zmalloc", "zaccount", "zmarks", "zsized", "zcore", "zmap", "zport", "zsize"]
 FRONT = [
     "accounts",
+    "arenas",
     "arrays",
     "asks",
     "budgets",
@@ -82,6 +83,7 @@ FRONT = [
     "install",
     "limit_error",
     "machinery",
+    "modes",
     "module",
     "relief",
     "repair",
@@ -93,6 +95,7 @@ FRONT = [
     "verdict",
     "where",
     "with",
+    "zone",
 ]
 
 if sys.platform == "win32":

@@ -11,7 +11,8 @@ takes is counted::
     print(zmalloc.stats())
 
 Import it first: what was allocated before is not counted. ``ZMALLOC_NO_INSTALL=1`` leaves the hooks
-out until :func:`install` is called; ``ZMALLOC_LIMIT="64 MiB"`` caps the process for good.
+out until :func:`install` is called; ``ZMALLOC_LIMIT="64 MiB"`` caps the process for good;
+``ZMALLOC_MODE=held`` counts what the system gives in place of each block, see :func:`install`.
 """
 
 import sys
@@ -37,6 +38,7 @@ from zmalloc._core import (
     is_installed,
     limit,
     lua_allocator,
+    mode,
     on_pressure,
     peak,
     reset_peak,
@@ -73,6 +75,7 @@ __all__ = [
     "limit",
     "load_ipython_extension",
     "lua_allocator",
+    "mode",
     "on_pressure",
     "peak",
     "reset_peak",

@@ -41,6 +41,7 @@ class Options:
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
         self.stats = False
+        self.mode = "exact"
         self.json: str | None = None
         self.program: list[str] = []
 
@@ -55,12 +56,16 @@ def parse(argv: Sequence[str]) -> Options:
             break
         if name == "--stats" and not given:
             options.stats = True
-        elif name in ("--limit", "--reserve", "--held", "--rlimit", "--json"):
+        elif name in ("--limit", "--reserve", "--held", "--rlimit", "--json", "--mode"):
             if not given:
                 if not rest:
                     raise UsageError(f"{name} needs a value")
                 value = rest.pop(0)
-            if name == "--json":
+            if name == "--mode":
+                if value not in ("exact", "held"):
+                    raise UsageError(f"--mode={value!r} is no mode: expected 'exact' or 'held'")
+                options.mode = value
+            elif name == "--json":
                 if not value:
                     raise UsageError("--json needs the name of a file")
                 options.json = value
@@ -179,6 +184,8 @@ def make_note(options: Options, report: Report | None) -> Callable[[int, bool], 
 def run(argv: Sequence[str]) -> int:
     options = parse(argv)
     check_caps(options.sizes)
+    if options.mode == "held" and _core.is_installed():
+        _core._begin_held()
     report = None
     if options.stats or options.json:
         from zmalloc._report import Report

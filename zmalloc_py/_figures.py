@@ -113,6 +113,8 @@ class Stats(_Frozen):
         "reinstalled",
         "held",
         "held_limit",
+        "mode",
+        "mode_note",
         "rss",
         "fragmentation",
         "core",
@@ -141,6 +143,8 @@ class Stats(_Frozen):
     reinstalled: int  #: times another tool had taken the hooks out and they were put back
     held: int  #: bytes that the system has given: arenas, large blocks, frame chunks
     held_limit: int | None  #: the limit in force on held
+    mode: str  #: "exact" or "held": see install()
+    mode_note: str | None  #: why the mode is not the one that was asked for
     rss: int  #: resident memory of the process
     fragmentation: float | None  #: rss / total; None while nothing is counted
     core: str  #: which copy of the core keeps the register of this process
@@ -205,6 +209,7 @@ def _table(s: Stats) -> Iterator[str]:
         ("total", _size(s.total)),
         ("held", _size(s.held)),
         ("held limit", _size(s.held_limit)),
+        ("mode", s.mode + (f": {s.mode_note}" if s.mode_note else "")),
         ("rss", _size(s.rss)),
         ("fragmentation", "none" if s.fragmentation is None else f"{s.fragmentation:.2f}"),
         ("allocations", f"{s.allocations:,}"),

@@ -89,9 +89,10 @@ def test_the_signature_of_limit_is_readable() -> None:
         zmalloc.reset_peak,
         zmalloc.rss,
         zmalloc.is_installed,
-        zmalloc.install,
+        zmalloc.mode,
     ):
         assert str(inspect.signature(function)) == "()"
+    assert str(inspect.signature(zmalloc.install)) == "(*, mode=None)"
 
 
 def test_the_package_is_marked_as_typed() -> None:

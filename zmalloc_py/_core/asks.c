@@ -48,6 +48,13 @@ void asks_close(struct thread *t)
     t->state &= ~(unsigned)ASKED;
 }
 
+void asks_close_spared(struct thread *t)
+{
+    t->raised_number = t->ask->number;
+    t->raised_at = t->ask->asked_at;
+    asks_close(t);
+}
+
 void asks_thread_ended(struct thread *t)
 {
     if (t->ask)
@@ -128,6 +135,14 @@ bool asks_queue(struct ask *ask, PyThreadState *state)
 bool asks_main_is_far(void)
 {
     return PY_VERSION_HEX < 0x030c0000 && !zport_is_main_thread();
+}
+
+bool asks_are_open(void)
+{
+    for (const struct ask *ask = table; ask < table + ASKS; ask++)
+        if (ask->state != ASK_FREE && ask->state != ASK_ABANDONED)
+            return true;
+    return false;
 }
 
 bool asks_are_over(void)

@@ -23,6 +23,7 @@ struct ask {
     bool is_queued;      /* whatever the state is */
     bool is_collected;   /* the garbage has been, and use is still above */
     bool of_thread;      /* the scope is one of the thread's own */
+    bool is_spared;      /* use was above still, but there is room again: see verdict.c */
     bool leaves_loop;    /* it is to come between two callbacks of asyncio's loop, whatever is being handled */
     unsigned long ident; /* of the thread */
     uint64_t number;     /* of the scope */
@@ -37,6 +38,9 @@ struct ask *asks_new(const struct ask *wanted);
 /* Ends the thread's ask. */
 void asks_close(struct thread *t);
 
+/* The same, and the thread asks no more before use has passed what the ask says. */
+void asks_close_spared(struct thread *t);
+
 /* Queues the verdict; false if that cannot be now. */
 bool asks_queue(struct ask *ask, PyThreadState *state);
 
@@ -47,6 +51,9 @@ void asks_withdraw(PyThreadState *state);
 
 /* Is this a worker, of a version in which only the main thread runs what is queued? */
 bool asks_main_is_far(void);
+
+/* Is there any? */
+bool asks_are_open(void);
 
 /* Is the interpreter being finalized? */
 bool asks_are_over(void);

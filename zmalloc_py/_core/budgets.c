@@ -386,6 +386,8 @@ PyObject *budgets_budget(PyObject *module, PyObject *args, PyObject *keywords)
         return NULL;
     if (size_from_object(size, "budget", &n) < 0 || (told && caps_reserve_from_object(told, &reserve) < 0))
         return NULL;
+    if (is_thread && caps_need_exact("budget(thread=True)") < 0)
+        return NULL;
     return make(module, budgets_types(module)->budget, &budget_way, n, reserve, is_thread);
 }
 
@@ -393,9 +395,15 @@ PyObject *budgets_track(PyObject *module, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {"thread", NULL};
     int is_thread = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|$p:track", names, &is_thread))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|$p:track", names, &is_thread) || caps_need_exact("track()") < 0)
         return NULL;
     return make(module, budgets_types(module)->track, &track_way, SIZE_MAX, 0, is_thread);
+}
+
+PyObject *budgets_track_process(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    return make(module, budgets_types(module)->track, &track_way, SIZE_MAX, 0, false);
 }
 
 const char budgets_budget_doc[] =

@@ -5,6 +5,7 @@
 #include <Python.h>
 
 PyObject *budgets_budget(PyObject *module, PyObject *args, PyObject *keywords);
+PyObject *budgets_track_process(PyObject *module, PyObject *unused); /* in each mode: by what is counted in it */
 PyObject *budgets_track(PyObject *module, PyObject *args, PyObject *keywords);
 PyObject *budgets_exempt(PyObject *module, PyObject *unused);
 extern const char budgets_budget_doc[], budgets_track_doc[], budgets_exempt_doc[];

@@ -239,6 +239,17 @@ int caps_need_hooks(void)
                         1);
 }
 
+int caps_need_exact(const char *what)
+{
+    if (!hooks_count_arenas())
+        return 0;
+    PyErr_Format(PyExc_RuntimeError,
+                 "%s needs mode 'exact', which counts each block; this process is in mode 'held': "
+                 "call zmalloc.install(mode='exact') first, or start it without ZMALLOC_MODE",
+                 what);
+    return -1;
+}
+
 struct arguments {
     PyObject *n, *reserve, *held, *seal;
 };

@@ -19,6 +19,9 @@ extern const char caps_limit_doc[];
 int caps_init(PyObject *module, PyTypeObject **type);
 PyTypeObject *caps_type(PyObject *module); /* in module.c */
 
+/* What only exact counting can tell: -1 with a RuntimeError in mode `held`. what: "track()" */
+int caps_need_exact(const char *what);
+
 /* A limit on use of n bytes with the usual reserve, and on what is held, for the life of the process; SIZE_MAX:
  * none. */
 void caps_seal(size_t n, size_t held);

@@ -22,6 +22,7 @@
 #include "repair.h"
 #include "scopes.h"
 #include "where.h"
+#include "zone.h"
 
 bool delivery_counts_debt = true;
 bool delivery_closes = true;
@@ -151,7 +152,7 @@ static bool refused(struct thread *t, size_t n)
 bool delivery_cannot_refuse(enum domain d, size_t n)
 {
     const bool is_flawed = PY_VERSION_HEX >= 0x030d0000 && PY_VERSION_HEX < 0x030e0000;
-    return is_flawed && d == MEM && relief_is_table_growing(n) && callers_set_a_default();
+    return is_flawed && (d == MEM || hooks.counts_arenas) && relief_is_table_growing(n) && callers_set_a_default();
 }
 
 void delivery_note_gauge_refusal(struct thread *t, size_t n)
@@ -163,14 +164,46 @@ void delivery_note_gauge_refusal(struct thread *t, size_t n)
 
 static void cross(struct thread *t, enum domain d, PyThreadState *state, size_t n);
 
+static void end_repair(PyThreadState *state)
+{
+    if (!repair_is_on || state->interp != PyInterpreterState_Main())
+        return;
+    repair_end();
+    if (!repair_is_on)
+        move_watch(marks_in_force(), zaccount_used(&python_account));
+}
+
+void delivery_end_repair(void)
+{
+    PyThreadState *state = repair_is_on ? frames_state() : NULL;
+    if (state)
+        end_repair(state);
+}
+
+bool delivery_has_room_for_arena(const struct thread *t, size_t n)
+{
+    const struct marks m = marks_in_force();
+    const size_t used = zaccount_used(&python_account);
+    if (m.limit == SIZE_MAX)
+        return true;
+    const size_t taken = used + own_debt(t, frames_state());
+    return n <= m.limit && taken <= m.limit - n;
+}
+
+/* The state of a thread whose request may ask for an error. RAW is called without the GIL, too, and where locks are held;
+ * but where MEM and OBJ are not seen what they ask RAW for speaks for them. */
+static PyThreadState *asking_state(enum domain d)
+{
+    return d != RAW || hooks.counts_arenas ? frames_state() : NULL;
+}
+
 bool delivery_take(struct thread *t, enum domain d, size_t n)
 {
-    PyThreadState *state = d == RAW ? NULL : frames_state();
-    if (state && repair_is_on && state->interp == PyInterpreterState_Main()) {
-        repair_end();
-        if (!repair_is_on)
-            move_watch(marks_in_force(), zaccount_used(&python_account));
-    }
+    PyThreadState *state = asking_state(d);
+    if (state)
+        end_repair(state);
+    if (d == RAW && state)
+        d = OBJ;
     if (is_dive(t, d, state, n))
         return refused(t, n);
     if (!zaccount_take_quarters(&python_account, n, quarters_for(t, d, state, n)) &&
@@ -179,6 +212,8 @@ bool delivery_take(struct thread *t, enum domain d, size_t n)
     cross(t, d, state, n);
     if (state)
         relief_note_grant(state, n);
+    if (state && hooks.counts_arenas && (t->state & (ASKED | CROSSED)))
+        zone_open();
     return true;
 }
 
@@ -408,6 +443,10 @@ static void notice_ask(struct thread *t, PyThreadState *state, size_t n)
     struct ask *ask = t->ask;
     if (ask->number == 0) {
         asks_close(t);
+        return;
+    }
+    if (ask->is_spared) {
+        asks_close_spared(t);
         return;
     }
     switch (atomic_load(&ask->state)) {

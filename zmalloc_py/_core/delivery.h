@@ -49,6 +49,12 @@ void delivery_note_gauges(struct thread *t, enum domain d, size_t n);
 /* A frame chunk of n bytes has come, or gone (n < 0), in this thread. */
 void delivery_note_chunk(struct thread *t, int64_t n);
 
+/* Mode `held`: may an arena of n bytes be taken? Only as long as neither use nor the unwinding debt passes the limit. */
+bool delivery_has_room_for_arena(const struct thread *t, size_t n);
+
+/* In a hook that holds the GIL, before anything else: puts a repair's table back once it has done its work. */
+void delivery_end_repair(void);
+
 /* Limits have changed, with or without the GIL. */
 void delivery_limits_changed(void);
 

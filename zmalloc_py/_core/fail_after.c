@@ -194,7 +194,8 @@ static int read_arguments(PyObject *args, PyObject *keywords, int64_t *n, int64_
 PyObject *fail_after_make(PyObject *module, PyObject *args, PyObject *keywords)
 {
     int64_t n, repeat = 1;
-    if (read_arguments(args, keywords, &n, &repeat) < 0 || caps_need_hooks() < 0)
+    if (read_arguments(args, keywords, &n, &repeat) < 0 || caps_need_exact("fail_after()") < 0 ||
+        caps_need_hooks() < 0)
         return NULL;
     FailAfter *self = (FailAfter *)with_new(with_types_of(module), fail_after_type(module), sizeof *self, &way);
     if (!self)

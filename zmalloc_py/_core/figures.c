@@ -1,5 +1,6 @@
 /* figures.c - the counters of the hooks added up, and held against the map. */
 #define PY_SSIZE_T_CLEAN
+#include "arenas.h"
 #include "hooks.h"
 #include "hooks_inside.h"
 
@@ -15,14 +16,20 @@ void figures_sum(struct sums out[DOMAINS])
     threads_sum(out, zaccount_used(&python_account) - others());
 }
 
+/* The arenas that count themselves, mode `held`, by the list of them. */
+static size_t arenas(void)
+{
+    return hooks.counts_arenas ? arenas_count() * ARENA_SIZE : 0;
+}
+
 void hooks_audit(struct audit *out)
 {
     struct zmap_figures found;
     out->counted = zaccount_used(&python_account) - others();
     zmap_sum(&hooks_map, &found);
-    out->used = found.bytes + found.spans;
+    out->used = found.bytes + found.spans + arenas();
     out->stack = found.spans;
-    out->blocks = found.blocks;
+    out->blocks = found.blocks + arenas() / ARENA_SIZE;
 }
 
 void hooks_figures(struct hook_figures *out)
@@ -44,7 +51,7 @@ void figures_recount(void)
     zmap_sum(&hooks_map, &found);
     figures_sum(sum);
     const int64_t blocks = sum[RAW].used + sum[MEM].used + sum[OBJ].used;
-    threads_adjust(RAW, (int64_t)found.bytes - blocks);
+    threads_adjust(RAW, (int64_t)(found.bytes + arenas()) - blocks);
     threads_adjust(STACK, (int64_t)found.spans - sum[STACK].used);
-    atomic_store(&python_account.used, found.bytes + found.spans + others());
+    atomic_store(&python_account.used, found.bytes + found.spans + arenas() + others());
 }

@@ -15,6 +15,7 @@
  * they are charged at the size that the outer call asked for, which is what the outer free will know. */
 #include "hooks.h"
 
+#include "arenas.h"
 #include "delivery.h"
 #include "faults.h"
 #include "gauges.h"
@@ -23,9 +24,6 @@
 #include "where.h"
 
 #include <string.h>
-
-/* Every chunk that pymalloc asks for is of this size; a frame chunk can be, too. */
-#define ARENA_SIZE ((size_t)1 << 20)
 
 /* How far a debug allocator moves a pointer, at most. */
 enum { LARGEST_SHIFT = 64 };
@@ -830,8 +828,8 @@ const PyMemAllocatorEx hooks_ours[3] = {
 
 /* ---- arenas and frame chunks ---------------------------------------------------------------- */
 
-/* An arena is asked for inside a MEM or OBJ call, a chunk never is. Only if our OBJ hook has been thrown
- * out do arenas come without a call around them; then the caller tells them apart. */
+/* An arena is asked for inside a MEM or OBJ call, a chunk never is. Where our OBJ hook is not, or has been thrown
+ * out, arenas come without a call around them; then the caller tells them apart. */
 static bool is_chunk(const struct thread *t, size_t n, void *caller)
 {
     if (t->state & WAITING)
@@ -842,7 +840,7 @@ static bool is_chunk(const struct thread *t, size_t n, void *caller)
     }
     PyMemAllocatorEx top;
     PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &top);
-    return top.malloc == obj_malloc || caller == hooks.chunk_caller;
+    return top.malloc == obj_malloc || (hooks.chunk_caller && caller == hooks.chunk_caller);
 }
 
 /* No refusal, whatever comes of it: pymalloc then asks RAW for the one block that it wanted. */
@@ -852,16 +850,44 @@ static bool has_room_for_arena(size_t n)
     return n <= limit && used <= limit - n;
 }
 
+/* Where arenas count there is none above the limit: what is asked for there is counted one by one, by RAW. */
+static bool take_arena(struct thread *t, size_t n)
+{
+    if (!has_room_for_arena(n))
+        return false;
+    if (!hooks.counts_arenas)
+        return hold(t, n);
+    if (hooks.has_no_arenas || !delivery_has_room_for_arena(t, n) || !zaccount_take_fast(&python_account, n))
+        return false;
+    if (hold(t, n))
+        return true;
+    zaccount_give_back(&python_account, n);
+    return false;
+}
+
+static void give_back_arena(size_t n)
+{
+    if (hooks.counts_arenas)
+        zaccount_give_back(&python_account, n);
+    unhold(n);
+}
+
+static bool note_arena(void *p)
+{
+    zmap_byte *at = zmap_reach(&hooks_map, p);
+    return at && (!hooks.counts_arenas || arenas_add(p));
+}
+
 static void *allocate_arena(struct thread *t, size_t n)
 {
-    if (!has_room_for_arena(n) || !hold(t, n))
+    if (!take_arena(t, n))
         return NULL;
     void *p = hooks_original_arena.alloc(hooks_original_arena.ctx, n);
-    zmap_byte *at = p ? zmap_reach(&hooks_map, p) : NULL;
-    if (!at) {
-        unhold(n);
+    if (!p || !note_arena(p)) {
+        give_back_arena(n);
         return p;
     }
+    zmap_byte *at = zmap_find(&hooks_map, p);
     atomic_store_explicit(at, ZMAP_TAG, memory_order_release);
     atomic_fetch_add_explicit(&hooks.arenas, n, memory_order_relaxed);
     return p;
@@ -916,6 +942,8 @@ static void arena_free(void *ctx, void *p, size_t n)
     if (code == ZMAP_TAG) {
         zmap_clear(at, code);
         atomic_fetch_sub_explicit(&hooks.arenas, n, memory_order_relaxed);
+        if (hooks.counts_arenas && arenas_remove(p))
+            zaccount_drop_alone(&python_account, n);
         unhold(n);
     } else if (code == ZMAP_SPAN) {
         const size_t size = zmap_size(at, code);

@@ -35,6 +35,15 @@ void hooks_install_early(void);
 /* By a probe allocation in each domain, not by a flag. Holds the GIL. */
 bool hooks_are_installed(void);
 
+/* Mode `held`: RAW, frame chunks and whole arenas are counted, no hook is in MEM and OBJ. What was counted before is
+ * forgotten, so this is for the first thing that a process does. 1: done; 0: this interpreter has no arenas that can
+ * be read, and the mode is exact (*why says it); -1 with an exception set. Holds the GIL. */
+int hooks_install_held(const char **why);
+bool hooks_count_arenas(void);
+
+/* From `held` to exact, the way back to everything being counted: what lives is forgotten. As hooks_install(). */
+int hooks_install_exact(void);
+
 /* Have they ever been? */
 bool hooks_were_installed(void);
 

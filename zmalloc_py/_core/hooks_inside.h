@@ -19,6 +19,8 @@ extern const PyObjectArenaAllocator hooks_our_arena;
 
 struct hook_state {
     bool installed;
+    bool counts_arenas; /* mode `held`: in place of the blocks in them, see arenas.h */
+    bool has_no_arenas;  /* for a moment: what is taken is taken one by one */
     bool held_is_used;
     bool many_gils; /* an interpreter has, or may have, a GIL of its own: see note_interpreter() */
     _Atomic int looks_at_thread; /* reasons why free cannot go by the map alone */

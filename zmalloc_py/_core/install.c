@@ -6,11 +6,14 @@
 #define PY_SSIZE_T_CLEAN
 #include "hooks.h"
 #include "hooks_inside.h"
+#include "arenas.h"
 #include "asks.h"
 #include "delivery.h"
 #include "faults.h"
 #include "gauges.h"
 #include "repair.h"
+#include "scopes.h"
+#include "zone.h"
 
 #include <string.h>
 
@@ -55,9 +58,35 @@ static bool is_reached(enum domain d)
     return probe(d, 1) & 1u << d;
 }
 
+static bool is_ours(const PyObjectArenaAllocator *found)
+{
+    return found->alloc == hooks_our_arena.alloc;
+}
+
+static bool are_arenas_ours(void)
+{
+    PyObjectArenaAllocator found;
+    PyObject_GetArenaAllocator(&found);
+    return is_ours(&found);
+}
+
+/* The last domain that has hooks. */
+static enum domain last_hooked(void)
+{
+    return hooks.counts_arenas ? RAW : OBJ;
+}
+
 bool hooks_are_installed(void)
 {
-    return hooks.installed && is_reached(RAW) && is_reached(MEM) && is_reached(OBJ);
+    for (enum domain d = RAW; d <= last_hooked(); d++)
+        if (!hooks.installed || !is_reached(d))
+            return false;
+    return !hooks.counts_arenas || are_arenas_ours();
+}
+
+bool hooks_count_arenas(void)
+{
+    return hooks.counts_arenas;
 }
 
 bool hooks_were_installed(void)
@@ -84,7 +113,7 @@ static void wrap_arenas(void)
 {
     PyObjectArenaAllocator found;
     PyObject_GetArenaAllocator(&found);
-    if (found.alloc == hooks_our_arena.alloc)
+    if (is_ours(&found))
         return;
     hooks_original_arena = found;
     PyObjectArenaAllocator ours = hooks_our_arena;
@@ -99,7 +128,8 @@ static void begin_anew(void)
     struct sums sum[DOMAINS];
     figures_sum(sum);
     zmap_forget(&hooks_map);
-    const int64_t blocks = sum[RAW].used + sum[MEM].used + sum[OBJ].used;
+    const int64_t kept = hooks.counts_arenas ? (int64_t)(arenas_count() * ARENA_SIZE) : 0;
+    const int64_t blocks = sum[RAW].used + sum[MEM].used + sum[OBJ].used - kept;
     const size_t bytes = blocks > 0 ? (size_t)blocks : 0;
     threads_adjust(RAW, -sum[RAW].used);
     threads_adjust(MEM, -sum[MEM].used);
@@ -109,13 +139,12 @@ static void begin_anew(void)
         zaccount_drop_alone(&python_account, bytes);
     if (!is_capped(&held_account))
         atomic_store(&held_account.used, atomic_load(&hooks.arenas) + (size_t)sum[STACK].used);
-    hooks.reinstalled++;
 }
 
 /* The size of what MEM and OBJ take from the system is known to RAW only if they ask RAW for it. */
 static void find_out_about_held(void)
 {
-    hooks.held_is_used = !(probe(OBJ, 4096) & 1u << RAW);
+    hooks.held_is_used = hooks.counts_arenas || !(probe(OBJ, 4096) & 1u << RAW);
 }
 
 static bool are_many_interpreters(void)
@@ -159,13 +188,15 @@ static int install(void)
     if (!traced)
         return -1;
     const bool again = hooks.installed;
-    for (enum domain d = RAW; d <= OBJ; d++) {
+    for (enum domain d = RAW; d <= last_hooked(); d++) {
         if (!hooks.installed || !is_reached(d)) /* tracemalloc's stop may have brought some back */
             wrap(d);
     }
     wrap_arenas();
-    if (again)
+    if (again) {
         begin_anew();
+        hooks.reinstalled++;
+    }
     hooks.installed = true;
     hooks_have_many_gils(hooks.many_gils || (PY_VERSION_HEX >= 0x030c0000 && are_many_interpreters()));
     find_out_about_held();
@@ -195,10 +226,92 @@ static void settle_early(void)
     find_out_about_held();
 }
 
+/* ---- modes ------------------------------------------------------------------------------------ */
+
+static bool is_on_top(enum domain d)
+{
+    PyMemAllocatorEx found;
+    PyMem_GetAllocator(py_domain[d], &found);
+    return found.malloc == hooks_ours[d].malloc;
+}
+
+static void unwrap(enum domain d)
+{
+    if (hooks.installed && is_on_top(d))
+        PyMem_SetAllocator(py_domain[d], &hooks_original[d]);
+}
+
+static const char *why_no_arenas(void)
+{
+    if (!(probe(OBJ, 4096) & 1u << RAW))
+        return "objects do not come from pymalloc's arenas here (PYTHONMALLOC)";
+    if (is_reached(MEM) || is_reached(OBJ))
+        return "another tool has been put on top of the hooks that count each object";
+    return arenas_are_readable() ? NULL : "the pools of this interpreter are not as expected";
+}
+
+/* Tries; what is found to be wrong is undone by installing all hooks. */
+static const char *install_held(void)
+{
+    const bool again = hooks.installed;
+    unwrap(MEM);
+    unwrap(OBJ);
+    if (!again || !is_reached(RAW))
+        wrap(RAW);
+    wrap_arenas();
+    hooks.installed = true;
+    const char *why = why_no_arenas();
+    if (again)
+        begin_anew();
+    if (why)
+        return why;
+    hooks.counts_arenas = true;
+    find_out_about_held();
+    hooks_have_many_gils(hooks.many_gils || (PY_VERSION_HEX >= 0x030c0000 && are_many_interpreters()));
+    return NULL;
+}
+
+static int install_exact(void)
+{
+    if (!hooks.counts_arenas)
+        return install();
+    PyObject *traced = stop_tracemalloc();
+    if (!traced)
+        return -1;
+    zone_close();
+    for (enum domain d = RAW; d <= OBJ; d++)
+        if (d != RAW || !is_reached(RAW))
+            wrap(d);
+    hooks.counts_arenas = false;
+    begin_anew();
+    find_out_about_held();
+    scopes_mode_changed();
+    const int failed = traced == Py_None ? 0 : restart_tracemalloc(traced);
+    Py_DECREF(traced);
+    return failed ? -1 : 1;
+}
+
 /* Interpreters with a GIL each may come at once. The lock is waited for without the GIL; a fork may then
  * come between, so a child begins with a lock of its own. */
 static zport_mutex install_lock = ZPORT_MUTEX_INIT;
 static _Atomic(struct thread *) installer; /* whoever has it: installing runs code that may come here */
+
+static bool begin_installing(void)
+{
+    if (atomic_load(&installer) == thread_self())
+        return false;
+    Py_BEGIN_ALLOW_THREADS
+    zport_lock(&install_lock);
+    Py_END_ALLOW_THREADS
+    atomic_store(&installer, thread_self());
+    return true;
+}
+
+static void end_installing(void)
+{
+    atomic_store(&installer, NULL);
+    zport_unlock(&install_lock);
+}
 
 int hooks_install(void)
 {
@@ -207,15 +320,45 @@ int hooks_install(void)
             settle_early();
         return 0;
     }
-    if (atomic_load(&installer) == thread_self())
+    if (!begin_installing())
         return 0;
-    Py_BEGIN_ALLOW_THREADS
-    zport_lock(&install_lock);
-    Py_END_ALLOW_THREADS
-    atomic_store(&installer, thread_self());
     const int result = install();
-    atomic_store(&installer, NULL);
-    zport_unlock(&install_lock);
+    end_installing();
+    return result;
+}
+
+int hooks_install_exact(void)
+{
+    if (!hooks.counts_arenas)
+        return hooks_install();
+    if (!begin_installing())
+        return 0;
+    const int result = install_exact();
+    end_installing();
+    return result;
+}
+
+int hooks_install_held(const char **why)
+{
+    *why = NULL;
+    if (hooks.counts_arenas)
+        return hooks_install() < 0 ? -1 : 1;
+    if (!begin_installing())
+        return 0;
+    PyObject *traced = stop_tracemalloc();
+    int result = -1;
+    if (traced) {
+        is_early = false;
+        *why = install_held();
+        result = !*why;
+        if (*why && install() < 0)
+            result = -1;
+        scopes_mode_changed();
+        if (traced != Py_None && restart_tracemalloc(traced) < 0)
+            result = -1;
+        Py_DECREF(traced);
+    }
+    end_installing();
     return result;
 }
 
@@ -226,6 +369,7 @@ static void nothing(void)
 static void in_child(void)
 {
     asks_forked();
+    arenas_forked();
     install_lock = (zport_mutex)ZPORT_MUTEX_INIT;
     atomic_store(&installer, NULL);
 }

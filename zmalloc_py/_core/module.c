@@ -10,6 +10,7 @@
 #include "hooks.h"
 #include "limit_error.h"
 #include "caps.h"
+#include "modes.h"
 #include "repair.h"
 #include "runner.h"
 #include "scopes.h"
@@ -188,6 +189,8 @@ static bool put_figures(PyObject *dict, const struct snapshot *s)
            put(dict, "reinstalled", PyLong_FromUnsignedLongLong(s->hooks.reinstalled)) &&
            put(dict, "held", PyLong_FromSize_t(s->held.used)) &&
            put(dict, "held_limit", caps_size_or_none(s->marks.held)) &&
+           put(dict, "mode", PyUnicode_FromString(modes_name())) &&
+           put(dict, "mode_note", modes_note() ? PyUnicode_FromString(modes_note()) : Py_NewRef(Py_None)) &&
            put(dict, "rss", PyLong_FromSize_t(s->rss)) && put(dict, "core", core_name());
 }
 
@@ -209,24 +212,6 @@ static PyObject *py_is_installed(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
     return PyBool_FromLong(hooks_are_installed());
-}
-
-/* All that has to be in place for everything to be counted. As hooks_install(). */
-static int install_all(void)
-{
-    if (arrays_watch() < 0) /* first, for what it takes is not to be counted */
-        return -1;
-    const int done = hooks_install();
-    if (done >= 0)
-        arrays_look();
-    return done;
-}
-
-static PyObject *py_install(PyObject *module, PyObject *unused)
-{
-    (void)module, (void)unused;
-    const int done = install_all();
-    return done < 0 ? NULL : PyBool_FromLong(done);
 }
 
 static PyObject *py_arrays(PyObject *module, PyObject *unused)
@@ -331,12 +316,6 @@ PyDoc_STRVAR(is_installed_doc,
              "is_installed()\n--\n\n"
              "Whether every allocation of Python goes through zmalloc, found out by making some.");
 
-PyDoc_STRVAR(install_doc,
-             "install()\n--\n\n"
-             "Put the hooks in, or back in after another tool has taken them out.\n\n"
-             "True if they had to be put in, False if they were there. After a loss counting begins\n"
-             "anew (stats().reinstalled); under a limit what was charged stays charged.");
-
 /* Parts of the delivery of errors, off for comparison. */
 static PyObject *py_pieces(PyObject *module, PyObject *args, PyObject *keywords)
 {
@@ -390,7 +369,7 @@ static int begin_first(void)
                         "ZMALLOC_NO_INSTALL");
         return -1;
     }
-    if (installs && install_all() < 0)
+    if (installs && modes_obey_variable() < 0)
         return -1;
     return capped ? obey_limit_variable(limit) : 0;
 }
@@ -400,7 +379,7 @@ static int begin(void)
 {
     static _Atomic bool done;
     if (atomic_load(&done))
-        return hooks_were_installed() && install_all() < 0 ? -1 : 0;
+        return hooks_were_installed() && modes_install() < 0 ? -1 : 0;
     if (begin_first() < 0)
         return -1;
     atomic_store(&done, true);
@@ -432,7 +411,10 @@ static PyMethodDef methods[] = {
     {"lua_allocator", (PyCFunction)(void (*)(void))accounts_lua_allocator,
      METH_VARARGS | METH_KEYWORDS, accounts_lua_allocator_doc},
     {"is_installed", py_is_installed, METH_NOARGS, is_installed_doc},
-    {"install", py_install, METH_NOARGS, install_doc},
+    {"install", (PyCFunction)(void (*)(void))modes_py_install, METH_VARARGS | METH_KEYWORDS, modes_install_doc},
+    {"mode", modes_py_mode, METH_NOARGS, modes_mode_doc},
+    {"_track", budgets_track_process, METH_NOARGS, NULL},
+    {"_begin_held", modes_py_begin_held, METH_NOARGS, NULL},
     {"_pieces", (PyCFunction)(void (*)(void))py_pieces, METH_VARARGS | METH_KEYWORDS, NULL},
     {"_arrays", py_arrays, METH_NOARGS, NULL},
     {"_begin", py_begin, METH_NOARGS, NULL},

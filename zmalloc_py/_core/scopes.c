@@ -84,6 +84,13 @@ static void apply(void)
     delivery_limits_changed();
 }
 
+void scopes_mode_changed(void)
+{
+    zport_lock(&set.lock);
+    apply();
+    zport_unlock(&set.lock);
+}
+
 struct scope_marks scopes_in_force(void)
 {
     uint64_t number;

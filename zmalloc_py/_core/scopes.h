@@ -61,6 +61,9 @@ bool scopes_remove_bare(void);
 /* Caps the process for good. */
 void scopes_seal(struct scope_marks marks);
 
+/* What is held is use from now on, or no longer. */
+void scopes_mode_changed(void);
+
 /* The smallest marks, and the sealed ones. Where held is use (hooks_held_is_used()) a seal on held is one on use. */
 struct scope_marks scopes_in_force(void);
 struct scope_marks scopes_sealed(void);

@@ -9,15 +9,18 @@
 #define PY_SSIZE_T_CLEAN
 #include "verdict.h"
 
+#include "arenas.h"
 #include "asks.h"
 #include "delivery.h"
 #include "faults.h"
 #include "frames.h"
 #include "gauges.h"
 #include "hooks.h"
+#include "hooks_inside.h"
 #include "machinery.h"
 #include "repair.h"
 #include "scopes.h"
+#include "zone.h"
 
 #include <structmember.h>
 #include <structseq.h>
@@ -87,10 +90,12 @@ void verdict_collect(const char *scope, size_t limit)
     is_collecting = true;
     found = -1;
     t->state |= LENIENT; /* a collection that is refused something has been for nothing */
+    hooks.has_no_arenas = true; /* at the end of a scope there is no limit any more, and one would pass for use */
     call_all_back(scope, limit);
     if (zaccount_used(&python_account) > limit)
         collect_garbage();
     be_strict(t);
+    hooks.has_no_arenas = false;
     is_collecting = false;
     PyErr_Restore(type, value, traceback);
 }
@@ -109,6 +114,7 @@ static struct {
     double ended, took;
     uint64_t number; /* the scope's */
     unsigned poor, idle;
+    size_t gain; /* bytes that the last one freed */
 } overhead;
 
 static double now(void)
@@ -127,10 +133,17 @@ static void count_strikes(bool is_small, double pause)
         overhead.idle++;
 }
 
+/* What is taken without the room in pools: in mode `held` a collection makes that, and use seldom falls. */
+static size_t live(void)
+{
+    const size_t used = zaccount_used(&python_account), room = hooks.counts_arenas ? arenas_room() : 0;
+    return used > room ? used - room : 0;
+}
+
 /* Collects; true if that has been poor too often. */
 static bool collect_in_turn(uint64_t number, size_t limit)
 {
-    const size_t before = zaccount_used(&python_account);
+    const size_t before = live();
     const double began = now(), pause = began - overhead.ended;
     if (overhead.number != number)
         overhead.poor = overhead.idle = 0;
@@ -138,7 +151,8 @@ static bool collect_in_turn(uint64_t number, size_t limit)
     if (overhead.idle == STRIKES && pause < SHARE * overhead.took)
         return false;
     verdict_collect(scopes_name(number), limit);
-    const size_t after = zaccount_used(&python_account), gain = before > after ? before - after : 0;
+    const size_t after = live(), gain = before > after ? before - after : 0;
+    overhead.gain = gain;
     overhead.ended = now();
     overhead.took = overhead.ended - began;
     count_strikes(gain < limit / LEAST_PART, pause);
@@ -169,6 +183,44 @@ static void end_ask(struct ask *ask, struct thread *t)
     }
     ask->number = 0; /* its thread closes it */
     ask->state = ASK_LATER;
+}
+
+/* Mode `held`: use is above still, for what was asked for when there was no pool left came one by one from the system.
+ * There is room for what comes next if the collection has made some or if some is there, each time for a while: room of
+ * one size is none for another, so it is at an end with half of the reserve, or a small part of the limit. */
+enum { ROOM_PART = 64, LEAST_ROOM = 32 << 10, MOST_THIN = 16, BEYOND_PART = 32 };
+
+static size_t most_beyond(const struct ask *ask)
+{
+    const size_t half = (atomic_load(&python_account.hard) - ask->limit) / 2, part = ask->limit / BEYOND_PART;
+    return half < part ? half : part;
+}
+
+static bool has_room(const struct ask *ask)
+{
+    static unsigned thin; /* verdicts in a row that made little room */
+    const size_t enough = ask->limit / ROOM_PART > LEAST_ROOM ? ask->limit / ROOM_PART : LEAST_ROOM;
+    const size_t hard = atomic_load(&python_account.hard), used = zaccount_used(&python_account);
+    if (!hooks.counts_arenas || hard < ask->limit || ask->debt > hard || used > hard - ask->debt)
+        return false;
+    thin = overhead.gain >= enough ? 0 : thin + 1;
+    if (used > ask->limit + most_beyond(ask))
+        return false;
+    return thin == 0 || (thin <= MOST_THIN && arenas_room() >= 2 * enough);
+}
+
+static int spare_for_room(struct ask *ask, struct thread *t)
+{
+    const size_t used = zaccount_used(&python_account), more = most_beyond(ask) / 4;
+    ask->asked_at = used + (more > DELIVERY_STEP ? more - DELIVERY_STEP : 0);
+    verdict_figures.spared++;
+    if (t->ask == ask) {
+        asks_close_spared(t);
+    } else {
+        ask->is_spared = true; /* its thread closes it */
+        ask->state = ASK_LATER;
+    }
+    return 0;
 }
 
 static int spare(struct ask *ask, struct thread *t)
@@ -262,6 +314,8 @@ static int judge(struct ask *ask, struct thread *t, PyThreadState *state, bool i
             return 0; /* its thread has closed it, or left the scope */
         if (ask->number != number)
             return spare(ask, t);
+        if (!too_often && is_above(ask, t) && has_room(ask))
+            return spare_for_room(ask, t);
     }
     if (!is_above(ask, t)) {
         if (!too_often)
@@ -329,6 +383,8 @@ int verdict_give(void *ask)
 {
     struct thread *t = thread_self();
     const bool was_on = faults_pause(t);
+    if (hooks.counts_arenas)
+        zone_look();
     const int result = give(ask);
     faults_resume(t, was_on);
     return result;
