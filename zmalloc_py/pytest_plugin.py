@@ -12,6 +12,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import zmalloc
 from zmalloc._plugin import plan, sizes
 from zmalloc._plugin.plan import PLAN
 
@@ -133,6 +134,9 @@ def pytest_configure(config: pytest.Config) -> None:
     count = _read_count(config)
     json_file = config.getoption("memory_json")
     baseline = config.getoption("memory_baseline")
+    if (json_file or baseline) and zmalloc.mode() != "exact":
+        name = "--memory-json" if json_file else "--memory-baseline"
+        raise pytest.UsageError(f"{name}: {plan.NEEDS_EXACT}")
     config.stash[DEFAULT] = plan.of_options(
         limit=_read_limit(config),
         is_reported=bool(count or json_file or baseline),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import pytest
+import zmalloc
 from zmalloc._plugin import sizes
 
 #: As ``pytest --markers`` shows them.
@@ -26,6 +27,13 @@ MARKERS = (
 
 #: Batches of rounds that have to grow, one after the other, before growth is called a leak.
 BATCHES = 5
+
+
+#: What else there is to measure is counted in whole arenas in mode `held`.
+NEEDS_EXACT = (
+    "this needs mode 'exact', which counts each block; the process is in mode 'held' "
+    "(ZMALLOC_MODE), where a limit and the report are possible"
+)
 
 
 class Wrong(Exception):
@@ -93,6 +101,11 @@ class Plan:
         )
 
     @property
+    def needs_exact(self) -> bool:
+        """It asks for more than a limit on the process, and its figures."""
+        return bool(self.peaks or self.leak or self.is_exact or self.checks)
+
+    @property
     def wants_process(self) -> bool:
         """A track of all threads is needed."""
         return (
@@ -125,6 +138,9 @@ def make(item: pytest.Item, default: Plan | None) -> Plan | None:
         except Exception as error:
             raise Wrong(f"{item.nodeid}: {mark.name}: {error}") from error
     plan.is_exact = plan.is_exact or has_fixture
+    if plan.needs_exact and zmalloc.mode() != "exact":
+        what = marks[0].name if marks else "the fixture memory"
+        raise Wrong(f"{item.nodeid}: {what}: {NEEDS_EXACT}")
     return None if plan.is_idle else plan
 
 
@@ -184,7 +200,7 @@ def _read_limit(plan: Plan, values: Values, seen: set[object]) -> object:
     limit = None if size is None else sizes.parse(size, "size")
     if not seen:
         plan.limit, plan.has_setup = limit, setup
-        plan.is_exact = plan.is_exact or limit is not None
+        plan.is_exact = plan.is_exact or (limit is not None and zmalloc.mode() == "exact")
     return "limit"
 
 

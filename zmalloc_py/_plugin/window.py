@@ -176,7 +176,7 @@ class Window:
         self.budget: zmalloc.Budget | None = None
         # A track of one thread takes each of its requests off the fast path; one of the process is
         # free.
-        self.own = zmalloc.track(thread=plan.is_exact)
+        self.own = zmalloc.track(thread=True) if plan.is_exact else zmalloc._core._track()
         self.process = zmalloc.track() if plan.wants_process else None
         #: With what is collected at the end: for what stays.
         self.whole = zmalloc.track(thread=True) if plan.is_exact else None
