@@ -21,7 +21,7 @@ MODE    ?=
 OUT     ?= build/c/$(BACKEND)$(if $(MODE),-$(MODE))
 
 .PHONY: help demo test test-core test-python test-plugin test-plugin-all test-suites bench-pytest test-neighbours clean-errors test-lua test-lua55 lint lib lua \
-        lua-all install install-lua uninstall uninstall-lua wheel sdist bench bench-lua clean
+        lua-all install install-lua uninstall uninstall-lua wheel sdist bench bench-modes bench-lua clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -242,9 +242,11 @@ clean-errors: .need-test ## the acceptance harness of memory errors, all of it, 
 	done; \
 	status=0; try() { echo "=== $$*"; $(CLEAN_ERRORS) "$$@" $$options || status=1; }; \
 	try run $(CAPS) $(ONLY); \
+	try run --mode held --common 0 --worker 1 --budget 1 $(ONLY); \
 	try matrix --times 5 $(ONLY); \
 	try matrix --tracer ctrace $(ONLY); \
 	try matrix --off repair $(ONLY); \
+	try matrix --mode held $(ONLY); \
 	try checks $(ONLY); \
 	try run --common 3 --large 0 --worker 0 --off nothing --off reserve --off debt --off close --off repair $(ONLY); \
 	exit $$status
@@ -337,6 +339,9 @@ bench: .need-python ## stock Python, a pass-through hook, zmalloc and tracemallo
 	@tools/venv.sh $(PYTHON) $(VENV)
 	@$(VENV)/bin/python bench/bench.py
 	@$(MAKE) --no-print-directory bench-lua
+
+bench-modes: .need-python ## what the modes exact and held cost in instructions, and resident memory under a cap
+	@$(VENV)/bin/python bench/modes.py
 
 bench-pytest: .need-python ## what the pytest plugin costs 1,000 small tests, beside pytest-memray
 	@tools/venv.sh $(PYTHON) build/venv/suites test

@@ -44,6 +44,14 @@ def test_a_load_ends_in_a_clean_error(name: str) -> None:
     assert outcome.clean, "\n".join([*outcome.reasons, outcome.again, outcome.stderr])
 
 
+@pytest.mark.parametrize("name", SLICE[::8])
+def test_a_load_ends_in_a_clean_error_in_mode_held(name: str) -> None:
+    outcome = runner.run(runner.Job(name, seed=1, kind="large", mode="held"), VERSION, TIMEOUT)
+    assert outcome.clean or runner.is_known(outcome), "\n".join(
+        [*outcome.reasons, outcome.again, outcome.stderr]
+    )
+
+
 def test_an_entry_of_known_explains_nothing_but_what_it_names() -> None:
     for entry in KNOWN:
         load = entry.load.replace("\\.", ".").replace(".*", "s")
@@ -104,6 +112,9 @@ def test_nothing_is_said_of_a_clean_load() -> None:
 def test_a_job_says_how_to_run_it_again() -> None:
     job = runner.Job("growing.list", seed=7, kind="large", off="debt")
     assert job.again.endswith("load growing.list --seed 7 --large --off debt")
+    held = runner.Job("growing.list", seed=7, mode="held")
+    assert held.again.endswith("load growing.list --seed 7 --mode held")
+    assert runner.HELD_ROOM[0] <= held.room <= runner.HELD_ROOM[1]
     assert runner.ROOMS["large"][0] <= job.room <= runner.ROOMS["large"][1]
     assert job.room == runner.Job("growing.list", seed=7, kind="large").room
 
@@ -115,6 +126,13 @@ def test_the_handler_beside_a_loop_gets_the_error(wrapper: str) -> None:
     result = matrix.run(part, VERSION)
     assert result.right, "\n".join(result.problems)
     assert result.seen["cells"] > 100
+
+
+def test_the_handler_beside_a_loop_gets_the_error_in_mode_held() -> None:
+    part = matrix.Part(sys.executable, "function", only=" except [a-z_]*$", mode="held")
+    result = matrix.run(part, VERSION)
+    assert result.right, "\n".join(result.problems)
+    assert result.seen["cells"] > 20
 
 
 QUICK = [name for name in checks.CHECKS if name not in checks.THOROUGH]

@@ -34,6 +34,7 @@ class Subject:
     python: str
     version: str
     quick: bool = False
+    mode: str = "exact"
     last: list[str] = field(default_factory=list)
 
     @property
@@ -49,7 +50,7 @@ class Subject:
         """The figures of a probe, and what it wrote to stderr."""
         plain = [self.python, "-X", "faulthandler", str(FOLDER), "probe", *words]
         self.last = [*under, *plain]
-        status, out, err = start(self.last, 1, TIMEOUT)
+        status, out, err = start(self.last, 1, TIMEOUT, self.mode)
         seen = last_line(out)
         if not seen or status not in (0, 1 if may_fail else 0):
             how = "hang" if status is None else f"status {status}"
@@ -172,11 +173,11 @@ def run(subject: Subject, name: str) -> Iterator[Figure]:
 
 
 def run_all(
-    pythons: Sequence[str], *, only: str, quick: bool, done: Callable[[Figure], object]
+    pythons: Sequence[str], *, only: str, quick: bool, mode: str, done: Callable[[Figure], object]
 ) -> list[Figure]:
     figures = []
     for python in pythons:
-        subject = Subject(python, describe(python)[0], quick)
+        subject = Subject(python, describe(python)[0], quick, mode)
         for name in CHECKS:
             if not re.search(only, name) or (quick and name in THOROUGH):
                 continue

@@ -81,9 +81,10 @@ def under_cap(load: Load, run: Run, reserve: str | None) -> None:
 
 
 def under_budget(load: Load, run: Run, reserve: str | None) -> None:
-    """Below a budget of this thread."""
+    """Below a budget of this thread; in mode `held`, which has none, of the process."""
     beyond = int(reserve or 0)
-    budget = zmalloc.budget(run.room, thread=True, reserve=beyond)
+    is_thread = zmalloc.mode() == "exact"
+    budget = zmalloc.budget(run.room, thread=is_thread, reserve=beyond)
     run_below(lambda: budget, load, run, lambda: run.room + beyond, lambda: budget.peak)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from . import checks, loads, matrix, shapes
 from .bar import progress
 from .runner import (
+    MODES,
     PIECES,
     ROOMS,
     ROOT,
@@ -44,10 +45,11 @@ def plan(options: argparse.Namespace) -> list[tuple[Job, str]]:
                 if (kind == "worker" and load.main_only) or (kind == "budget" and load.spreads):
                     continue
                 seeds = range(options.base, options.base + count)
+                pieces = [None if off == "nothing" else off for off in options.off or ["nothing"]]
                 jobs += [
-                    (Job(name, seed, kind, python, None if off == "nothing" else off), version)
+                    (Job(name, seed, kind, python, off, options.mode), version)
                     for seed in seeds
-                    for off in options.off or ["nothing"]
+                    for off in pieces
                 ]
     return jobs
 
@@ -69,7 +71,7 @@ def run_command(options: argparse.Namespace) -> int:
 
 def load_command(options: argparse.Namespace) -> int:
     """One run, with all that it printed."""
-    job = Job(options.name, options.seed, options.kind, sys.executable, options.off)
+    job = Job(options.name, options.seed, options.kind, sys.executable, options.off, options.mode)
     outcome = run(job, sys.version.split()[0], options.timeout)
     print(outcome.stderr, end="", file=sys.stderr)
     print(f"PYTHONHASHSEED={job.seed}", *job.child)
@@ -87,6 +89,7 @@ def matrix_command(options: argparse.Namespace) -> int:
             times=options.times,
             tracer=options.tracer,
             off=options.off,
+            mode=options.mode,
             only=options.only,
             done=lambda result: step(result.right),
         )
@@ -99,6 +102,7 @@ def checks_command(options: argparse.Namespace) -> int:
         options.python or [sys.executable],
         only=options.only,
         quick=options.quick,
+        mode=options.mode,
         done=lambda figure: print("\n".join(checks.report([figure])), flush=True),
     )
     return 0 if all(figure.good for figure in figures) else 1
@@ -123,6 +127,7 @@ def parser() -> argparse.ArgumentParser:
     ) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=text, description=text)
         one.set_defaults(function=function)
+        one.add_argument("--mode", choices=MODES, default="exact", help="what zmalloc counts")
         return one
 
     one = command("run", run_command, "run loads under many caps")

@@ -29,6 +29,7 @@ class Part:
     tracer: str = "none"
     off: str | None = None
     only: str = ""
+    mode: str = "exact"
 
     @property
     def command(self) -> list[str]:
@@ -57,7 +58,7 @@ class Result:
 
 
 def run(part: Part, version: str) -> Result:
-    status, out, err = start(part.command, 0, TIMEOUT)
+    status, out, err = start(part.command, 0, TIMEOUT, part.mode)
     seen = last_line(out)
     problem = ""
     if status != 0 or not seen:
@@ -74,11 +75,12 @@ def run_all(
     times: int,
     tracer: str,
     off: str | None,
+    mode: str,
     only: str,
     done: Callable[[Result], object],
 ) -> list[Result]:
     parts = [
-        (Part(python, wrapper, times, tracer, off, only), describe(python)[0])
+        (Part(python, wrapper, times, tracer, off, only, mode), describe(python)[0])
         for python in pythons
         for wrapper in shapes.WRAPPERS
     ]

@@ -32,6 +32,9 @@ ROOMS = {
     "worker": (50_000, 8 << 20),  # the load runs in a thread that main joins
     "budget": (50_000, 8 << 20),  # a budget of the thread in place of the limit
 }
+MODES = ("exact", "held")
+#: Mode `held` counts whole arenas of 1 MiB: what survives in a room of that size is nearly nothing.
+HELD_ROOM = (8 << 20, 128 << 20)
 PIECES = ("reserve", "debt", "close", "repair")
 TIMEOUT = 60.0
 
@@ -45,11 +48,12 @@ class Job:
     kind: str = "common"
     python: str = sys.executable
     off: str | None = None
+    mode: str = "exact"
 
     @property
     def room(self) -> int:
         """By the seed alone; small rooms are as frequent as large ones."""
-        low, high = ROOMS[self.kind]
+        low, high = ROOMS[self.kind] if self.mode == "exact" else HELD_ROOM
         choose = random.Random(f"{self.load} {self.kind} {self.seed}")
         return max(int(low * (high / low) ** choose.random()), loads.find(self.load).least)
 
@@ -67,7 +71,8 @@ class Job:
         """The command line that runs exactly this again."""
         kind = [] if self.kind == "common" else [f"--{self.kind}"]
         off = ["--off", self.off] if self.off else []
-        words = ["load", self.load, "--seed", str(self.seed), *kind, *off]
+        mode = [] if self.mode == "exact" else ["--mode", self.mode]
+        words = ["load", self.load, "--seed", str(self.seed), *kind, *off, *mode]
         return shlex.join([shorter(self.python), shorter(str(FOLDER)), *words])
 
 
@@ -86,6 +91,7 @@ class Outcome:
     kind: str
     version: str
     off: str | None
+    mode: str
     room: int
     reasons: list[str]
     seen: dict[str, Any]  #: what the process reported
@@ -114,11 +120,13 @@ def stop(process: subprocess.Popen[str]) -> tuple[str, str]:
         return process.communicate()
 
 
-def start(command: Sequence[str], seed: int, timeout: float) -> tuple[int | None, str, str]:
+def start(
+    command: Sequence[str], seed: int, timeout: float, mode: str
+) -> tuple[int | None, str, str]:
     """Status, output and errors of a process; the status of one that hangs is None."""
     with subprocess.Popen(
         command,
-        env=clean_environment({"PYTHONHASHSEED": str(seed)}),
+        env=clean_environment({"PYTHONHASHSEED": str(seed), "ZMALLOC_MODE": mode}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -145,7 +153,7 @@ def run(job: Job, version: str, timeout: float = TIMEOUT) -> Outcome:
     """One run, judged."""
     load = loads.find(job.load)
     begin = time.monotonic()
-    status, out, err = start(job.child, job.seed, timeout)
+    status, out, err = start(job.child, job.seed, timeout, job.mode)
     reasons = verdict(load, status, out, err)
     return Outcome(
         **{name: value for name, value in asdict(job).items() if name != "python"},
