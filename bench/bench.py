@@ -20,7 +20,7 @@ from interleave import geometric_mean, measure, ratio, show
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build" / "bench"
-CONTENDERS = ["stock", "pass-through", "zmalloc", "zmalloc, capped", "tracemalloc"]
+CONTENDERS = ["stock", "pass-through", "zmalloc", "zmalloc, capped", "held, capped", "tracemalloc"]
 PROGRAMS = ["trees", "objects", "words", "floats", "documents", "copies", "tables", "buffers"]
 
 

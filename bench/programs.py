@@ -1,14 +1,16 @@
 """The allocation-bound set: small programs that do little but make and drop objects.
 
-    python bench/programs.py NAME CONTENDER
+    python bench/programs.py NAME CONTENDER [PART]
 
-runs one of them once in this process, with a contender's hooks in place, and prints the CPU seconds
-that it took, start-up excluded.
+runs one of them once, or the 1/PART of it, in this process, with a contender's hooks in place, and
+prints the CPU seconds that it took, start-up excluded.
 """
 
 import copy
 import importlib
+import inspect
 import json
+import os
 import pickle
 import sys
 import time
@@ -101,7 +103,16 @@ def buffers(n=250_000):
             parts.clear()
 
 
-ALL = (trees, objects, words, floats, documents, copies, tables, buffers)
+def nothing(n=0):
+    """For what starting takes."""
+
+
+def held():
+    os.environ["ZMALLOC_MODE"] = "held"
+    return importlib.import_module("zmalloc")
+
+
+ALL = (nothing, trees, objects, words, floats, documents, copies, tables, buffers)
 PROGRAMS = {f.__name__: f for f in ALL}
 
 CONTENDERS = {
@@ -109,16 +120,20 @@ CONTENDERS = {
     "pass-through": lambda: importlib.import_module("zmalloc_passthrough"),
     "zmalloc": lambda: importlib.import_module("zmalloc"),
     "zmalloc, capped": lambda: importlib.import_module("zmalloc").limit("4 GiB"),
+    "held": held,
+    "held, capped": lambda: held().limit("4 GiB"),
     "tracemalloc": lambda: importlib.import_module("tracemalloc").start(),
 }
 
 
 def main():
-    name, contender = sys.argv[1:]
+    name, contender = sys.argv[1:3]
     program = PROGRAMS[name]
+    size = list(inspect.signature(program).parameters.values())[-1]
+    part = int(sys.argv[3]) if len(sys.argv) > 3 else 1
     kept = CONTENDERS[contender]()
     start = time.process_time()
-    program()
+    program(**{size.name: size.default // part})
     print(time.process_time() - start)
     return kept
 
