@@ -128,6 +128,16 @@ def test_the_handler_beside_a_loop_gets_the_error(wrapper: str) -> None:
     assert result.seen["cells"] > 100
 
 
+def test_a_traced_generator_goes_on_after_an_error_that_was_taken_back() -> None:
+    """3.11 went round in circles at its next poll."""
+    pytest.importorskip("coverage")
+    only = "coroutine finally generator_expression$"
+    part = matrix.Part(sys.executable, "coroutine", tracer="ctrace", only=only)
+    result = matrix.run(part, VERSION)
+    assert result.right, "\n".join(result.problems)
+    assert result.seen["cells"] == 2
+
+
 def test_the_handler_beside_a_loop_gets_the_error_in_mode_held() -> None:
     part = matrix.Part(sys.executable, "function", only=" except [a-z_]*$", mode="held")
     result = matrix.run(part, VERSION)

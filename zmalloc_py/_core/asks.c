@@ -9,6 +9,15 @@
 #include <internal/pycore_runtime.h>
 #endif
 
+#define LEAVES_BREAKER (PY_VERSION_HEX >= 0x030b0000 && PY_VERSION_HEX < 0x030c0000)
+#if LEAVES_BREAKER
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#include <internal/pycore_interp.h>
+#include <internal/pycore_runtime.h>
+#pragma GCC diagnostic pop
+#endif
+
 #include "asks.h"
 
 #include "gauges.h"
@@ -186,11 +195,47 @@ bool asks_is_placed(PyThreadState *state)
     return __atomic_load_n(&state->async_exc, __ATOMIC_ACQUIRE) == asks_error;
 }
 
+/* That an exception waits is noted for the interpreter, too, and stays so when it is taken back: each poll then looks
+ * for it, and 3.11 never comes past one in a generator that is traced. */
+#if LEAVES_BREAKER
+
+/* Is there anything else that this thread can do at a poll? */
+static bool has_cause(const struct _ceval_state *c)
+{
+    return c->gil_drop_request._value || (zport_is_main_thread() && (c->pending.calls_to_do._value ||
+                                                                     _PyRuntime.ceval.signals_pending._value));
+}
+
+static void forget_note(PyThreadState *self)
+{
+    struct _ceval_state *c = &self->interp->ceval;
+    for (PyThreadState *state = PyInterpreterState_ThreadHead(self->interp); state; state = PyThreadState_Next(state))
+        if (state->async_exc)
+            return;
+    c->pending.async_exc = 0;
+    if (has_cause(c))
+        return;
+    atomic_store(&c->eval_breaker._value, 0);
+    if (has_cause(c)) /* a signal has come meanwhile */
+        atomic_store(&c->eval_breaker._value, 1);
+}
+
+#else
+
+static void forget_note(PyThreadState *self)
+{
+    (void)self;
+}
+
+#endif
+
 void asks_withdraw(PyThreadState *state)
 {
     PyObject *ours = asks_error;
-    if (__atomic_compare_exchange_n(&state->async_exc, &ours, NULL, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-        Py_DECREF(asks_error); /* not the last one */
+    if (!__atomic_compare_exchange_n(&state->async_exc, &ours, NULL, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        return;
+    Py_DECREF(asks_error); /* not the last one */
+    forget_note(state);
 }
 
 #else
