@@ -12,7 +12,6 @@ had before the runaway began, by Linux's own count.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import platform
 import re
@@ -22,6 +21,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from interleave import geometric_mean
+
+from bench import PROGRAMS
+
 HERE = Path(__file__).resolve().parent
 MIB = 1 << 20
 MODES = ("exact", "held")
@@ -29,7 +32,6 @@ MODES = ("exact", "held")
 # ---- cost --------------------------------------------------------------------------------------
 
 PART = 16  # of a program's usual size: valgrind makes it fifty times slower
-PROGRAMS = ["trees", "objects", "words", "floats", "documents", "copies", "tables", "buffers"]
 CONTENDERS = ["stock", "zmalloc", "zmalloc, capped", "held", "held, capped"]
 
 
@@ -56,7 +58,7 @@ def show_cost() -> None:
             ratios[name].append(taken[name] / taken["stock"])
         print(f"{program:<12}" + "".join(f"{ratios[name][-1]:>17.3f}" for name in columns),
               flush=True)  # fmt: skip
-    means = (math.exp(sum(map(math.log, ratios[name])) / len(PROGRAMS)) for name in columns)
+    means = (geometric_mean(ratios[name]) for name in columns)
     print(f"{'mean':<12}" + "".join(f"{mean:>17.3f}" for mean in means))
 
 
