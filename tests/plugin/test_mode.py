@@ -47,16 +47,12 @@ def test_a_limit_and_the_report_work(suite: Runner) -> None:
     [
         ("@pytest.mark.memory_peak('1 MiB')", "memory_peak"),
         ("@pytest.mark.memory_leak", "memory_leak"),
+        ("@pytest.mark.memory_threads('all')", "memory_threads"),
+        ("@pytest.mark.memory_peak('1 MiB')\n@pytest.mark.memory_limit('2 MiB')", "memory_peak"),
     ],
 )
 def test_a_marker_that_needs_each_block_names_the_mode(suite: Runner, mark: str, name: str) -> None:
-    done = suite(f"""
-        import pytest
-
-        {mark}
-        def test_it():
-            pass
-        """)
+    done = suite(f"import pytest\n\n{mark}\ndef test_it():\n    pass", "--memory-limit=16 MiB")
     assert done.status != 0
     assert f"test_it.py::test_it: {name}: {WHY}" in done.text + done.err
 

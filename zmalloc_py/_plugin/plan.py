@@ -103,7 +103,7 @@ class Plan:
     @property
     def needs_exact(self) -> bool:
         """It asks for more than a limit on the process, and its figures."""
-        return bool(self.peaks or self.leak or self.is_exact or self.checks)
+        return bool(self.wants_process or self.peaks or self.leak or self.is_exact or self.checks)
 
     @property
     def wants_process(self) -> bool:
@@ -131,16 +131,17 @@ def make(item: pytest.Item, default: Plan | None) -> Plan | None:
         return default
     plan = default.copy() if default else Plan()
     seen: dict[str, set[object]] = {}
+    needs_exact = ""
     for mark in marks:
         before = seen.setdefault(mark.name, set())
         try:
             before.add(_READERS[mark.name](plan, Values(item, mark), before))
         except Exception as error:
             raise Wrong(f"{item.nodeid}: {mark.name}: {error}") from error
+        needs_exact = needs_exact or (mark.name if plan.needs_exact else "")
     plan.is_exact = plan.is_exact or has_fixture
     if plan.needs_exact and zmalloc.mode() != "exact":
-        what = marks[0].name if marks else "the fixture memory"
-        raise Wrong(f"{item.nodeid}: {what}: {NEEDS_EXACT}")
+        raise Wrong(f"{item.nodeid}: {needs_exact or 'the fixture memory'}: {NEEDS_EXACT}")
     return None if plan.is_idle else plan
 
 
