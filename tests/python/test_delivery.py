@@ -221,6 +221,48 @@ def test_it_is_raised_again_for_further_growth_but_not_while_it_is_handled() -> 
     assert (swallowed, handled) == (3, 3)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with 3.11")
+def test_nor_while_a_group_is_handled_that_it_is_in() -> None:
+    snippet("""
+        import zmalloc
+        kept, handled = [], []
+
+        def goes_on():
+            with_error = b.used
+            for _ in range(2000):
+                kept.append([0] * 10)  # 300 kB more, and no error
+            handled.append(b.used - with_error > 200_000)
+            del kept[-2000:]
+
+        def in_groups():
+            try:
+                while True:
+                    kept.append([0] * 10)
+            except MemoryError as error:
+                raise ExceptionGroup("outer", [ValueError(), ExceptionGroup("inner", [error])])
+
+        with zmalloc.budget(500_000) as b:
+            try:
+                in_groups()
+            except ExceptionGroup as group:
+                goes_on()
+            del kept[:]
+            try:
+                in_groups()
+            except* MemoryError:
+                goes_on()
+            except* ValueError:
+                pass
+            del kept[:]
+            try:
+                while True:
+                    kept.append([0] * 10)
+            except MemoryError:
+                kept.clear()
+        assert handled == [True, True]
+        """)
+
+
 def test_an_error_that_a_finalizer_swallows_comes_again() -> None:
     snippet("""
         import sys, zmalloc

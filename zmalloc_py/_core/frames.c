@@ -140,10 +140,31 @@ bool frames_has_error(PyThreadState *state)
 #endif
 }
 
+/* Groups within groups, and the exceptions of one, are looked at as far as this. */
+enum { DEEPEST_GROUP = 8, LARGEST_GROUP = 64 };
+
+static bool is_or_has(PyObject *exception, bool (*is)(PyObject *exception, const void *ud), const void *ud, int depth)
+{
+    if (is(exception, ud))
+        return true;
+#if PY_VERSION_HEX >= 0x030b0000
+    if (depth < DEEPEST_GROUP && PyObject_TypeCheck(exception, (PyTypeObject *)PyExc_BaseExceptionGroup)) {
+        PyObject *parts = ((PyBaseExceptionGroupObject *)exception)->excs;
+        const Py_ssize_t n = parts && PyTuple_CheckExact(parts) ? PyTuple_GET_SIZE(parts) : 0;
+        for (Py_ssize_t i = 0; i < n && i < LARGEST_GROUP; i++)
+            if (is_or_has(PyTuple_GET_ITEM(parts, i), is, ud, depth + 1))
+                return true;
+    }
+#else
+    (void)depth;
+#endif
+    return false;
+}
+
 bool frames_is_handling(PyThreadState *state, bool (*is)(PyObject *exception, const void *ud), const void *ud)
 {
     for (const _PyErr_StackItem *item = state->exc_info; item; item = item->previous_item)
-        if (item->exc_value && item->exc_value != Py_None && is(item->exc_value, ud))
+        if (item->exc_value && item->exc_value != Py_None && is_or_has(item->exc_value, is, ud, 0))
             return true;
     return false;
 }

@@ -35,7 +35,7 @@ bool frames_is_at(PyThreadState *state, const struct spot *spot);
 /* Is an exception on its way? */
 bool frames_has_error(PyThreadState *state);
 
-/* Is any exception being handled for which is(exception, ud) is true? */
+/* Is any exception being handled, alone or in a group, for which is(exception, ud) is true? */
 bool frames_is_handling(PyThreadState *state, bool (*is)(PyObject *exception, const void *ud), const void *ud);
 
 /* Is a tracing or profiling function running? */
