@@ -21,7 +21,7 @@ MODE    ?=
 OUT     ?= build/c/$(BACKEND)$(if $(MODE),-$(MODE))
 
 .PHONY: help demo test test-core test-python test-plugin test-plugin-all test-suites bench-pytest test-neighbours clean-errors test-lua test-lua55 lint lib lua \
-        lua-all install install-lua uninstall uninstall-lua wheel sdist bench bench-modes bench-lua clean
+        lua-all install install-lua uninstall uninstall-lua wheel sdist bench bench-full bench-modes bench-lua clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -335,10 +335,16 @@ wheel: .need-python ## build a wheel for $(PYTHON)
 	@rm -rf build/lib.* build/temp.* build/bdist.* build/lib zmalloc.egg-info
 	@ls dist
 
-bench: .need-python ## stock Python, a pass-through hook, zmalloc and tracemalloc side by side
-	@tools/venv.sh $(PYTHON) $(VENV)
-	@$(VENV)/bin/python bench/bench.py
+BENCH_VENV = build/venv/bench$$(echo $$python | tr / _)
+
+bench: .need-python ## stock Python, a pass-through hook, zmalloc and its peers side by side: some minutes
+	@set -e; python=$(PYTHON); tools/venv.sh $$python $(BENCH_VENV) bench; $(BENCH_VENV)/bin/python bench/bench.py quick
 	@$(MAKE) --no-print-directory bench-lua
+
+bench-full: .need-test ## the same with all of pyperformance, on CPython 3.11 and 3.13: an hour or more; goes on where it was
+	@set -e; for python in $$(tools/pythons.sh 3.11 3.13); do \
+	    tools/venv.sh $$python $(BENCH_VENV) bench; $(BENCH_VENV)/bin/python bench/bench.py full; \
+	done; $(BENCH_VENV)/bin/python bench/report.py
 
 bench-modes: .need-python ## what the modes exact and held cost in instructions, and resident memory under a cap
 	@$(VENV)/bin/python bench/modes.py

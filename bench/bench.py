@@ -1,30 +1,68 @@
-"""What counting costs: stock Python, a pass-through hook, zmalloc and tracemalloc side by side.
+"""What counting costs: stock Python, a pass-through hook, zmalloc and its peers side by side.
 
-    make bench             a few minutes
-    ROUNDS=20 make bench   more of them
+    make bench         a few minutes: the allocation-bound set and ten of pyperformance's
+    make bench-full    an hour or more: all of both, on CPython 3.11 and 3.13; goes on where it was
 
-All contenders run interleaved in one go, each run in a process of its own, so that a machine whose
-speed drifts slows all of them alike. For each program the median of the ratios, round by round,
-against stock; below them the geometric mean, and zmalloc against the pass-through hook.
+    python bench/bench.py quick|full [ROUNDS]
+
+All contenders of a program run after each other, each run in a process of its own, round by round
+and each round beginning with another one, so that a machine whose speed drifts slows all of them
+alike. What is compared is CPU time. A figure is the median of the ratios within a round; of a set
+of programs, the geometric mean of those. What has run is kept in build/bench, by commit;
+bench/report.py shows it.
 """
 
+from __future__ import annotations
+
+import functools
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from interleave import geometric_mean, measure, ratio, show
+import contenders
+import programs
+import pyperformance_set
+import report
+from contenders import (
+    AGAIN,
+    BUDGET,
+    CAPPED,
+    COUNTING,
+    HELD,
+    HOOK,
+    MEMRAY,
+    MEMRAY_PYTHON,
+    SCALENE,
+    STOCK,
+    TRACEMALLOC,
+)
+from results import ROOT, Results, Run, commit
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 HERE = Path(__file__).resolve().parent
-BUILD = HERE.parent / "build" / "bench"
-CONTENDERS = ["stock", "pass-through", "zmalloc", "zmalloc, capped", "held, capped", "tracemalloc"]
-PROGRAMS = ["trees", "objects", "words", "floats", "documents", "copies", "tables", "buffers"]
+BUILD = ROOT / "build" / "bench"
+
+MAIN = [STOCK, AGAIN, HOOK, COUNTING, HELD]
+PEERS = [CAPPED, BUDGET, TRACEMALLOC, MEMRAY, MEMRAY_PYTHON, SCALENE]
+
+#: A run of a contender that takes longer is not waited for.
+TIMEOUT = 180.0
 
 
-def build_passthrough():
+@dataclass(frozen=True)
+class Program:
+    suite: str
+    name: str
+    contenders: list[str]
+    run: Callable[[str], Run]
+
+
+def build_passthrough() -> None:
     BUILD.mkdir(parents=True, exist_ok=True)
     target = BUILD / f"zmalloc_passthrough{sysconfig.get_config_var('EXT_SUFFIX')}"
     include = sysconfig.get_paths()["include"]
@@ -32,41 +70,101 @@ def build_passthrough():
     source = str(HERE / "passthrough.c")
     flags = ["-O2", "-fPIC", "-shared", f"-I{include}"]
     subprocess.run([compiler, *flags, source, "-o", str(target)], check=True)
+    os.environ["PYTHONPATH"] = str(BUILD)
 
 
-def run(program, contender):
-    """CPU seconds of one run in a process of its own."""
-    env = dict(os.environ, PYTHONPATH=str(BUILD), PYTHONHASHSEED="1")
-    command = [sys.executable, str(HERE / "programs.py"), program, contender]
-    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
-    return float(done.stdout)
+def install(packages: list[str]) -> bool:
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    only = ["--only-binary=memray,scalene,matplotlib"]
+    done = subprocess.run([*pip, *only, *packages], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:]
+        print(f"skipped: {' '.join(packages)}: {''.join(last)}", file=sys.stderr)
+    return done.returncode == 0
 
 
-def main():
-    rounds = int(os.environ.get("ROUNDS", "7"))
+def run_of_set(name: str, contender: str) -> Run:
+    """One of the allocation-bound set."""
+    command = contenders.command(
+        sys.executable, contender, [str(HERE / "programs.py"), name, contender]
+    )
+    seconds, wall, resident, why = pyperformance_set.run_plain(command, TIMEOUT)
+    return Run(VERSION, "set", name, contender, 0, seconds, wall, resident, why)
+
+
+def run_of_pyperformance(one: pyperformance_set.Benchmark, contender: str) -> Run:
+    worker = pyperformance_set.worker(contender, one)
+    command = contenders.command(sys.executable, contender, worker)
+    values, wall, resident, why = pyperformance_set.run(command, TIMEOUT)
+    seconds = min(values.get(one.name, [0.0]))
+    why = why or ("" if seconds else "no value")
+    return Run(VERSION, "pyperformance", one.name, contender, 0, seconds, wall, resident, why)
+
+
+VERSION = platform.python_version()
+
+
+def all_programs(is_full: bool) -> Iterator[Program]:
+    there = {name: install([package]) for name, package in contenders.PACKAGES.items()}
+    peers = [name for name in PEERS if there.get(name, True)]
+    for name in programs.NAMES:
+        # scalene reports on a program when it ends, and prints over what this one prints.
+        of_set = [*MAIN, *(peer for peer in peers if peer != SCALENE)]
+        yield Program("set", name, of_set, functools.partial(run_of_set, name))
+    if not install(["pyperformance"]):
+        return
+    for package in pyperformance_set.DEPENDENCIES:
+        install([package])
+    found, missing = pyperformance_set.find(sys.executable)
+    for name, why in sorted(missing.items()):
+        if name not in pyperformance_set.EXCLUDED:
+            print(f"skipped: pyperformance's {name}: {why}", file=sys.stderr)
+    for one in found:
+        is_one_of_ten = one.name in pyperformance_set.TEN
+        if is_full or is_one_of_ten:
+            taking_part = [*MAIN, *peers] if is_one_of_ten else MAIN
+            run = functools.partial(run_of_pyperformance, one)
+            yield Program("pyperformance", one.name, taking_part, run)
+
+
+def measure(results: Results, taking_part: list[Program], rounds: int) -> None:
+    """Round by round, so that what is there when it is stopped is there for all programs."""
+    todo = [
+        (program, contender, turn)
+        for turn in range(rounds)
+        for program in taking_part
+        for contender in _from(program.contenders, turn)
+        if (VERSION, program.suite, program.name, contender, turn) not in results.runs
+    ]
+    columns = (
+        TextColumn("{task.description:<44}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=len(todo))
+        for program, contender, turn in todo:
+            bar.update(task, description=f"{program.name}: {contender}")
+            run = program.run(contender)
+            results.add(Run(**{**vars(run), "turn": turn}))
+            bar.advance(task)
+
+
+def _from(names: list[str], turn: int) -> list[str]:
+    turn %= len(names)
+    return [*names[turn:], *names[:turn]]
+
+
+def main() -> None:
+    form = sys.argv[1] if len(sys.argv) > 1 else "quick"
+    if form not in ("quick", "full"):
+        raise SystemExit(__doc__)
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else {"quick": 3, "full": 5}[form]
     build_passthrough()
-    print(
-        f"CPython {platform.python_version()}, {platform.machine()}, {os.cpu_count()} CPUs; "
-        f"CPU time, {rounds} rounds, median ratio to stock (quartiles)\n"
-    )
-    columns = CONTENDERS[1:]
-    print(f"{'program':<12}{'stock':>10}" + "".join(f"{name:>24}" for name in columns))
-    totals = {name: [] for name in columns}
-    over_hook = []
-    for program in PROGRAMS:
-        times = measure(CONTENDERS, lambda c, p=program: run(p, c), rounds)
-        line = f"{program:<12}{statistics.median(times['stock']) * 1000:>7.0f} ms"
-        for name in columns:
-            totals[name].append(ratio(times, name, "stock")[0])
-            line += f"{show(times, name, 'stock'):>24}"
-        over_hook.append(ratio(times, "zmalloc", "pass-through")[0])
-        print(line, flush=True)
-    means = "".join(f"{geometric_mean(totals[name]):>24.3f}" for name in columns)
-    print(f"{'mean':<12}{'':>10}{means}")
-    print(
-        f"\nzmalloc over the pass-through hook: {geometric_mean(over_hook):.3f} "
-        f"({min(over_hook):.3f} to {max(over_hook):.3f})"
-    )
+    results = Results(BUILD / commit() / "python.jsonl")
+    measure(results, list(all_programs(form == "full")), rounds)
+    report.show(results, VERSION)
 
 
 if __name__ == "__main__":

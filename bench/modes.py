@@ -21,9 +21,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import programs
 from interleave import geometric_mean
-
-from bench import PROGRAMS
 
 HERE = Path(__file__).resolve().parent
 MIB = 1 << 20
@@ -52,7 +51,7 @@ def show_cost() -> None:
     print(f"CPython {platform.python_version()}, instructions over stock, start-up subtracted")
     print(f"{'program':<12}" + "".join(f"{name:>17}" for name in columns))
     ratios: dict[str, list[float]] = {name: [] for name in columns}
-    for program in PROGRAMS:
+    for program in programs.NAMES:
         taken = {name: instructions(program, name) - start[name] for name in CONTENDERS}
         for name in columns:
             ratios[name].append(taken[name] / taken["stock"])

@@ -7,13 +7,13 @@ prints the CPU seconds that it took, start-up excluded.
 """
 
 import copy
-import importlib
 import inspect
 import json
-import os
 import pickle
 import sys
 import time
+
+import contenders
 
 
 def trees(depth=13, rounds=160):
@@ -107,35 +107,20 @@ def nothing(n=0):
     """For what starting takes."""
 
 
-def held():
-    os.environ["ZMALLOC_MODE"] = "held"
-    return importlib.import_module("zmalloc")
-
-
 ALL = (nothing, trees, objects, words, floats, documents, copies, tables, buffers)
 PROGRAMS = {f.__name__: f for f in ALL}
-
-CONTENDERS = {
-    "stock": lambda: None,
-    "pass-through": lambda: importlib.import_module("zmalloc_passthrough"),
-    "zmalloc": lambda: importlib.import_module("zmalloc"),
-    "zmalloc, capped": lambda: importlib.import_module("zmalloc").limit("4 GiB"),
-    "held": held,
-    "held, capped": lambda: held().limit("4 GiB"),
-    "tracemalloc": lambda: importlib.import_module("tracemalloc").start(),
-}
-
+NAMES = [name for name in PROGRAMS if name != "nothing"]
 
 def main():
     name, contender = sys.argv[1:3]
     program = PROGRAMS[name]
     size = list(inspect.signature(program).parameters.values())[-1]
     part = int(sys.argv[3]) if len(sys.argv) > 3 else 1
-    kept = CONTENDERS[contender]()
-    start = time.process_time()
-    program(**{size.name: size.default // part})
-    print(time.process_time() - start)
-    return kept
+    with contenders.start(contender):
+        start = time.process_time()
+        program(**{size.name: size.default // part})
+        taken = time.process_time() - start
+    print(taken)
 
 
 if __name__ == "__main__":

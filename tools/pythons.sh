@@ -1,6 +1,7 @@
 #!/bin/sh
 # Prints the interpreters to test with, one a line: $PYTHON first, then the system's own, then one of
-# each supported version that the machine has. A version that is missing is named on stderr.
+# each supported version that the machine has. With arguments, versions such as 3.12: one of each of those
+# alone. A version that is missing is named on stderr.
 set -eu
 
 PYTHON=${PYTHON:-python3}
@@ -12,6 +13,13 @@ sys.exit('%d.%d' % sys.version_info[:2] != '$1')" && { echo "$path"; return; }
     done
     return 1
 }
+
+if [ $# -gt 0 ]; then
+    for version; do
+        find_version "$version" || echo "skipped: no Python $version on this machine" >&2
+    done
+    exit 0
+fi
 
 seen=
 show() {
