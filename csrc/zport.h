@@ -135,7 +135,8 @@ ZPORT_PRIVATE_END
 #if defined(__GNUC__)
 #define ZPORT_CONSTRUCTOR(f) static void __attribute__((constructor(101))) f(void)
 #define ZPORT_HIDDEN __attribute__((visibility("hidden")))
-#define ZPORT_NOINLINE __attribute__((noinline, cold))
+/* Not cold: gcc then takes a path from which such calls branch off for cold as well, and compiles it for size. */
+#define ZPORT_NOINLINE __attribute__((noinline))
 #define ZPORT_OUTLINE __attribute__((noinline))
 #define ZPORT_INLINE static inline __attribute__((always_inline))
 #define zport_likely(x) __builtin_expect(!!(x), 1)
