@@ -246,21 +246,37 @@ bool zaccount_take_beyond(zaccount *a, size_t n, size_t room);
 /* field += n for a counter that nothing is decided by. */
 ZPORT_INLINE void zaccount_count(const zaccount *a, _Atomic uint64_t *field, uint64_t n)
 {
-    if (ZACCOUNT_HINT(a->single))
+    if (ZACCOUNT_HINT(a->single) || zport_is_alone())
         atomic_store_explicit(field, ZACCOUNT_HINT(*field) + n, memory_order_relaxed);
     else
         atomic_fetch_add_explicit(field, n, memory_order_relaxed);
 }
 
-/* Takes n bytes if use stays at or below the gate; false says nothing yet. */
-ZPORT_INLINE bool zaccount_take_fast(zaccount *a, size_t n)
+/* *field += n, *field -= n, with what it was before. */
+ZPORT_INLINE size_t zaccount_add_to(_Atomic size_t *field, size_t n)
+{
+    if (zport_unlikely(!zport_is_alone()))
+        return atomic_fetch_add_explicit(field, n, memory_order_seq_cst);
+    const size_t before = ZACCOUNT_HINT(*field);
+    atomic_store_explicit(field, before + n, memory_order_relaxed);
+    return before;
+}
+
+ZPORT_INLINE size_t zaccount_take_from(_Atomic size_t *field, size_t n)
+{
+    return zaccount_add_to(field, (size_t)0 - n);
+}
+
+/* Takes n bytes of an account that several threads charge if use stays at or below the gate; false says nothing
+ * yet. */
+static ZPORT_NOINLINE bool zaccount_take_shared(zaccount *a, size_t n)
 {
     size_t used = ZACCOUNT_HINT(a->used), after;
     do {
-        if (zport_unlikely(!zport_add(used, n, &after) || after > ZACCOUNT_HINT(a->gate)))
+        if (!zport_add(used, n, &after) || after > ZACCOUNT_HINT(a->gate))
             return false;
-    } while (zport_unlikely(!atomic_compare_exchange_weak_explicit(
-        &a->used, &used, after, memory_order_seq_cst, memory_order_relaxed)));
+    } while (!atomic_compare_exchange_weak_explicit(&a->used, &used, after, memory_order_seq_cst,
+                                                    memory_order_relaxed));
     if (zport_likely(after <= atomic_load_explicit(&a->gate, memory_order_seq_cst)))
         return true;
     atomic_fetch_sub_explicit(&a->used, n, memory_order_seq_cst); /* the gate came down meanwhile */
@@ -277,10 +293,22 @@ ZPORT_INLINE bool zaccount_take_single(zaccount *a, size_t n)
     return true;
 }
 
+/* Takes n bytes if use stays at or below the gate; false says nothing yet. */
+ZPORT_INLINE bool zaccount_take_fast(zaccount *a, size_t n)
+{
+    if (zport_likely(zport_is_alone()))
+        return zaccount_take_single(a, n);
+    return zaccount_take_shared(a, n);
+}
+
 /* *field = max(*field, value) */
 ZPORT_INLINE void zaccount_raise(_Atomic size_t *field, size_t value)
 {
     size_t now = atomic_load_explicit(field, memory_order_relaxed);
+    if (zport_unlikely(now < value) && zport_is_alone()) {
+        atomic_store_explicit(field, value, memory_order_relaxed);
+        return;
+    }
     while (zport_unlikely(now < value) &&
            !atomic_compare_exchange_weak_explicit(field, &now, value, memory_order_seq_cst,
                                                   memory_order_relaxed))
@@ -317,7 +345,7 @@ ZPORT_INLINE void zaccount_note_drop(zaccount *a, size_t before, size_t now)
 
 ZPORT_INLINE void zaccount_drop_alone(zaccount *a, size_t n)
 {
-    const size_t before = atomic_fetch_sub_explicit(&a->used, n, memory_order_seq_cst);
+    const size_t before = zaccount_take_from(&a->used, n);
     zaccount_note_drop(a, before, before - n);
 }
 

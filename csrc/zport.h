@@ -88,6 +88,21 @@ void zport_unmap(void *p, size_t n);
 
 ZPORT_PRIVATE_END
 
+/* ---- threads ---------------------------------------------------------------------------- */
+
+/* Has the process one thread? Then nothing that it does can be seen half done, and a plain addition is as good as
+ * a locked one, which costs some 20 cycles. glibc clears the flag before a second thread exists, and documents it
+ * for this use. False where the system does not tell. */
+#if defined(__GLIBC__) && defined(__GLIBC_PREREQ)
+#if __GLIBC_PREREQ(2, 32)
+#include <sys/single_threaded.h>
+#define zport_is_alone() (__libc_single_threaded != 0)
+#endif
+#endif
+#if !defined(zport_is_alone)
+#define zport_is_alone() false
+#endif
+
 /* ---- locks, fork ------------------------------------------------------------------------- */
 
 #if defined(_WIN32)

@@ -95,16 +95,16 @@ ZPORT_INLINE bool hold(const struct thread *t, size_t n)
 {
     if (zport_unlikely(is_capped(&held_account)))
         return take_held(t, n);
-    atomic_fetch_add(&held_account.used, n);
+    zaccount_add_to(&held_account.used, n);
     if (zport_likely(!is_capped(&held_account)))
         return true;
-    atomic_fetch_sub(&held_account.used, n); /* a cap came meanwhile */
+    zaccount_take_from(&held_account.used, n); /* a cap came meanwhile */
     return take_held(t, n);
 }
 
 ZPORT_INLINE void unhold(size_t n)
 {
-    atomic_fetch_sub(&held_account.used, n);
+    zaccount_take_from(&held_account.used, n);
 }
 
 /* RAW blocks and chunks count in both accounts. */
