@@ -41,12 +41,12 @@ zmap_byte *zmap_reach(zmap *m, const void *p)
 
 /* ---- walking ----------------------------------------------------------------------------- */
 
-/* The place of the next byte that is not 0 from `at` on, or the end. A word at a time: most of a map
- * is empty. */
-static size_t next_set(const struct zmap_leaf *leaf, size_t at)
+/* The place of the next byte that is not 0 from `at` on, or `end`. A word at a time: most of a map is
+ * empty. */
+static size_t next_set(const struct zmap_leaf *leaf, size_t at, size_t end)
 {
     const unsigned char *byte = (const unsigned char *)leaf->byte;
-    while (at < ZMAP_LEAF_BYTES) {
+    while (at < end) {
         uint64_t word;
         memcpy(&word, byte + at, sizeof word); /* the padding keeps the last read inside */
         if (word == 0) {
@@ -57,7 +57,7 @@ static size_t next_set(const struct zmap_leaf *leaf, size_t at)
             at++;
         break;
     }
-    return at < ZMAP_LEAF_BYTES ? at : ZMAP_LEAF_BYTES;
+    return at < end ? at : end;
 }
 
 static void each_leaf(const zmap *m, void (*f)(struct zmap_leaf *leaf, void *ud), void *ud)
@@ -82,7 +82,7 @@ static void sum_leaf(struct zmap_leaf *leaf, void *ud)
 {
     struct zmap_figures *sum = ud;
     sum->leaves++;
-    for (size_t at = 0; (at = next_set(leaf, at)) < ZMAP_LEAF_BYTES;) {
+    for (size_t at = 0; (at = next_set(leaf, at, ZMAP_LEAF_BYTES)) < ZMAP_LEAF_BYTES;) {
         const unsigned code = zmap_code(&leaf->byte[at]);
         const size_t size = zmap_size(&leaf->byte[at], code);
         if (code == ZMAP_SPAN)
@@ -104,7 +104,7 @@ void zmap_sum(const zmap *m, struct zmap_figures *out)
 static void forget_leaf(struct zmap_leaf *leaf, void *ud)
 {
     (void)ud;
-    for (size_t at = 0; (at = next_set(leaf, at)) < ZMAP_LEAF_BYTES;) {
+    for (size_t at = 0; (at = next_set(leaf, at, ZMAP_LEAF_BYTES)) < ZMAP_LEAF_BYTES;) {
         const unsigned code = zmap_code(&leaf->byte[at]);
         if (code != ZMAP_TAG && code != ZMAP_SPAN)
             zmap_clear(&leaf->byte[at], code);
@@ -115,4 +115,37 @@ static void forget_leaf(struct zmap_leaf *leaf, void *ud)
 void zmap_forget(zmap *m)
 {
     each_leaf(m, forget_leaf, NULL);
+}
+
+/* ---- giving back ------------------------------------------------------------------------- */
+
+/* The whole pages between the two places of a leaf. */
+static size_t give_back_of(struct zmap_leaf *leaf, size_t from, size_t to)
+{
+    const size_t page = zport_page_size(), end = to / page * page;
+    size_t given = 0;
+    for (size_t at = (from + page - 1) / page * page; at < end;) {
+        const size_t set = next_set(leaf, at, end);
+        const size_t clear = set / page * page; /* the page of what is set stays */
+        if (clear > at && zport_discard((unsigned char *)leaf->byte + at, clear - at))
+            given += clear - at;
+        at = clear + page;
+    }
+    return given;
+}
+
+size_t zmap_give_back(zmap *m, const void *p, size_t n)
+{
+    const uint64_t end = (uint64_t)(uintptr_t)p + n, leaf_size = (uint64_t)1 << ZMAP_LEAF_BITS;
+    size_t given = 0;
+    for (uint64_t at = (uint64_t)(uintptr_t)p; at < end;) {
+        const uint64_t base = at / leaf_size * leaf_size, next = base + leaf_size;
+        const uint64_t to = end < next ? end : next;
+        struct zmap_leaf *leaf = (struct zmap_leaf *)zmap_find(m, (const void *)(uintptr_t)base);
+        if (leaf)
+            given += give_back_of(leaf, (size_t)(at - base + 15) >> ZMAP_GRANULE_BITS,
+                                  (size_t)(to - base) >> ZMAP_GRANULE_BITS);
+        at = next;
+    }
+    return given;
 }

@@ -145,4 +145,9 @@ ZPORT_HIDDEN void zmap_sum(const zmap *m, struct zmap_figures *out);
 /* Takes out every block; spans and tags stay. */
 ZPORT_HIDDEN void zmap_forget(zmap *m);
 
+/* Gives the memory of the map back to the system that speaks of nothing but the n bytes at p: whole pages of it,
+ * and those alone in which nothing is set. To be called while these bytes are still the caller's, so that nobody
+ * else sets anything there: before a region of blocks goes back to where it came from. Returns bytes. */
+ZPORT_HIDDEN size_t zmap_give_back(zmap *m, const void *p, size_t n);
+
 #endif

@@ -49,6 +49,17 @@ void zport_unmap(void *p, size_t n)
     VirtualFree(p, 0, MEM_RELEASE);
 }
 
+size_t zport_page_size(void)
+{
+    return 4096;
+}
+
+bool zport_discard(void *p, size_t n)
+{
+    (void)p, (void)n;
+    return false;
+}
+
 #else
 
 #if !defined(MAP_NORESERVE)
@@ -68,6 +79,22 @@ void *zport_map(size_t n)
 void zport_unmap(void *p, size_t n)
 {
     munmap(p, n);
+}
+
+size_t zport_page_size(void)
+{
+    const long size = sysconf(_SC_PAGESIZE);
+    return size > 0 ? (size_t)size : 4096;
+}
+
+bool zport_discard(void *p, size_t n)
+{
+#if defined(__linux__) /* elsewhere the call need not zero what it takes */
+    return madvise(p, n, MADV_DONTNEED) == 0;
+#else
+    (void)p, (void)n;
+    return false;
+#endif
 }
 
 #endif

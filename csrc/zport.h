@@ -85,6 +85,10 @@ ZPORT_PRIVATE_BEGIN
  * failure. Never through malloc, so it may be called inside an allocator. */
 void *zport_map(size_t n);
 void zport_unmap(void *p, size_t n);
+/* What a page of those is, in bytes; and gives the memory of whole ones back: they read as zero again. False where
+ * the system has no such call. */
+size_t zport_page_size(void);
+bool zport_discard(void *p, size_t n);
 
 ZPORT_PRIVATE_END
 

@@ -50,6 +50,7 @@ def shim() -> ctypes.CDLL:
         ("shim_clear", None, [c_void_p, c_uint64]),
         ("shim_sum", None, [c_void_p, ctypes.POINTER(Sums)]),
         ("shim_forget", None, [c_void_p]),
+        ("shim_give_back", c_size_t, [c_void_p, c_uint64, c_size_t]),
         ("shim_memory_size_at", c_size_t, [c_char_p]),
     ):
         function = getattr(library, name)

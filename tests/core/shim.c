@@ -19,6 +19,7 @@ EXPORT size_t shim_size(const zmap *m, uint64_t address);
 EXPORT void shim_clear(zmap *m, uint64_t address);
 EXPORT void shim_sum(const zmap *m, struct zmap_figures *out);
 EXPORT void shim_forget(zmap *m);
+EXPORT size_t shim_give_back(zmap *m, uint64_t address, size_t n);
 EXPORT size_t shim_memory_size_at(const char *root);
 
 static const void *pointer(uint64_t address)
@@ -103,6 +104,11 @@ void shim_sum(const zmap *m, struct zmap_figures *out)
 void shim_forget(zmap *m)
 {
     zmap_forget(m);
+}
+
+size_t shim_give_back(zmap *m, uint64_t address, size_t n)
+{
+    return zmap_give_back(m, pointer(address), n);
 }
 
 size_t shim_memory_size_at(const char *root)

@@ -6,6 +6,7 @@ The models are written from the headers, not from the code.
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Callable
 from ctypes import byref, c_size_t, c_void_p, string_at
 from dataclasses import dataclass, field
@@ -846,6 +847,7 @@ def test_accounts_do_the_same_when_each_call_goes_to_another_copy(copies: list[C
 LEAF = 1 << 24
 TOP = 1 << 48
 GRANULE = 16
+PAGE = mmap.PAGESIZE
 
 # Where things go wrong: both sides of leaf borders, of a middle table's border (2^36), of the top.
 borders = st.sampled_from([0, LEAF, 2 * LEAF, 1 << 36, 5 << 36, TOP - LEAF, TOP,
@@ -936,6 +938,13 @@ class Map(RuleBasedStateMachine):
         self.shim.shim_forget(self.map)
         self.entries = {at: entry for at, entry in self.entries.items() if entry.kind != "block"}
 
+    @rule(address=addresses, size=st.integers(0, 3 * LEAF))
+    def give_back(self, address: int, size: int) -> None:
+        """Whatever is set stays, also where the caller was wrong about who owns the place."""
+        given = self.shim.shim_give_back(self.map, address, size)
+        assert given % PAGE == 0
+        assert given <= size // GRANULE
+
     @rule(address=st.integers(TOP, (1 << 64) - 1) | st.sampled_from([TOP, TOP + 16, 1 << 60]))
     def beyond_the_top(self, address: int) -> None:
         assert not self.shim.shim_set(self.map, address, 100)
@@ -1002,3 +1011,24 @@ def test_a_long_code_in_a_leafs_last_granules_stays_in_its_leaf(shim: ctypes.CDL
         shim.shim_sum(m, byref(out))
         assert (out.bytes, out.blocks) == (0, 0)
         shim.shim_map_free(m)
+
+
+def test_the_map_gives_back_the_pages_of_a_region_that_is_empty(shim: ctypes.CDLL) -> None:
+    """All of them, but those at its ends that speak of others, too, and those where a block is."""
+    whole = PAGE * GRANULE  # the addresses that a page of map is for
+    begin, blocks = LEAF - 3 * whole + 5 * GRANULE, range(0, 8 * whole, 256)
+    m = shim.shim_map_new()
+    for at in blocks:
+        assert shim.shim_set(m, begin + at, 100)
+    assert shim.shim_give_back(m, begin, 8 * whole) == 0
+    for at in blocks:
+        assert shim.shim_size(m, begin + at) == 100
+        if at != 4 * whole:
+            shim.shim_clear(m, begin + at)
+    neighbours = (begin - GRANULE, begin + 8 * whole)
+    for at in neighbours:
+        assert shim.shim_set(m, at, 7)
+    assert shim.shim_give_back(m, begin, 8 * whole) == 6 * PAGE
+    assert [shim.shim_size(m, at) for at in (*neighbours, begin + 4 * whole)] == [7, 7, 100]
+    assert all(shim.shim_code(m, begin + at) == 0 for at in blocks if at != 4 * whole)
+    shim.shim_map_free(m)

@@ -394,3 +394,19 @@ def test_refused_frame_chunks_are_refusals_of_the_domain_stack() -> None:
         s = zmalloc.stats()
         assert s.stack.refusals >= 1 and s.refusals >= s.stack.refusals, s
         """)
+
+
+def test_the_maps_memory_goes_back_with_the_arenas() -> None:
+    """A sixteenth of 180 MiB would stay resident, 11 MiB."""
+    snippet("""
+        import gc, zmalloc
+        start = zmalloc.rss()
+        kept = [bytes(40) for _ in range(2_000_000)]
+        grown = zmalloc.rss() - start
+        del kept
+        gc.collect()
+        left = zmalloc.rss() - start
+        assert grown > 150 << 20 and left < 7 << 20, (grown, left)
+        seen = zmalloc.audit()
+        assert seen.used == seen.counted
+        """)

@@ -959,6 +959,8 @@ static void arena_free(void *ctx, void *p, size_t n)
         if (t->state & GONE)
             thread_fold(t);
     }
+    if (n == ARENA_SIZE)
+        zmap_give_back(&hooks_map, p, n); /* while it is ours: afterwards others may be setting there */
     hooks_original_arena.free(hooks_original_arena.ctx, p, n);
 }
 
