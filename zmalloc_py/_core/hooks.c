@@ -790,6 +790,28 @@ void *hooks_outside_resize(const struct outside *from, void *ctx, void *p, size_
 
 /* ---- the functions that CPython calls ------------------------------------------------------- */
 
+/* What the two that matter most are made of, counted by callgrind for a small block of OBJ in a process of one thread
+ * (gcc 12 -O2, x86-64). With several threads each charge is one locked instruction in place of a load and a store.
+ *
+ * obj_malloc, 70 instructions beside pymalloc's own:
+ *    8  saving and restoring three registers: the thread's record, the size, the block live across the inner call
+ *   10  the thread's record (TLSDESC: a call of three instructions where glibc has room for it), its state is 0
+ *    3  is there one thread?
+ *    6  use + n: no overflow, at or below the gate, stored. Peak, limit, watch are all behind the gate
+ *    9  state, size for a RAW call on the way, the inner call, state back
+ *    4  did it get a block, and was RAW asked for it?
+ *   22  the map: address below 2^48, two levels, the byte's place; nothing is there yet
+ *    4  size + 1 into the byte
+ *    4  allocations + 1
+ *
+ * obj_free, 53:
+ *    4  saving a register
+ *   21  the map, as above
+ *    6  is the code one of a small block, and does no thread want to be looked at?
+ *    1  the byte is 0, before the block is anybody else's
+ *   12  one thread? use - n; was it above the peak, is it below what closes a reserve?
+ *    9  frees + 1 without a look at the thread's record, the inner call in its place */
+
 #define HOOKS(name, domain)                                                                      \
     static void *name##_malloc(void *ctx, size_t n)                                              \
     {                                                                                            \
