@@ -41,8 +41,8 @@ from contenders import (
     STOCK,
     TRACEMALLOC,
 )
+from progress import bar
 from results import ROOT, Results, Run, commit
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 HERE = Path(__file__).resolve().parent
 BUILD = ROOT / "build" / "bench"
@@ -136,19 +136,11 @@ def measure(results: Results, taking_part: list[Program], rounds: int) -> None:
         for contender in _from(program.contenders, turn)
         if (VERSION, program.suite, program.name, contender, turn) not in results.runs
     ]
-    columns = (
-        TextColumn("{task.description:<44}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("", total=len(todo))
+    with bar(len(todo)) as step:
         for program, contender, turn in todo:
-            bar.update(task, description=f"{program.name}: {contender}")
+            step(f"{program.name}: {contender}")
             run = program.run(contender)
             results.add(Run(**{**vars(run), "turn": turn}))
-            bar.advance(task)
 
 
 def _from(names: list[str], turn: int) -> list[str]:

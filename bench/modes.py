@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import re
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import programs
+from instructions import count
 from interleave import geometric_mean
 
 HERE = Path(__file__).resolve().parent
@@ -35,14 +35,8 @@ CONTENDERS = ["stock", "zmalloc", "zmalloc, capped", "held", "held, capped"]
 
 
 def instructions(program: str, contender: str) -> int:
-    command = ["valgrind", "--tool=cachegrind", "--cache-sim=no",
-               "--cachegrind-out-file=/dev/null", sys.executable, str(HERE / "programs.py"),
-               program, contender, str(PART)]  # fmt: skip
-    env = dict(os.environ, PYTHONHASHSEED="1")
-    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
-    found = re.search(r"I\s+refs:\s+([\d,]+)", done.stderr)
-    assert found, done.stderr
-    return int(found[1].replace(",", ""))
+    command = [sys.executable, str(HERE / "programs.py"), program, contender, str(PART)]
+    return count(command, dict(os.environ, PYTHONHASHSEED="1"))
 
 
 def show_cost() -> None:
