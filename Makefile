@@ -355,8 +355,11 @@ bench-pytest: .need-python ## what the pytest plugin costs 1,000 small tests, be
 	    echo "skipped: no pytest-memray for $$($(PYTHON) --version)" >&2
 	@build/venv/suites/bin/python bench/pytest_cost.py
 
-bench-lua: .need-lua ## the stock allocator and ours in Lua: time, and instructions where valgrind is
-	@$(PYTHON) bench/lua_bench.py
+# ROUNDS=n for more than a few minutes of it. What they can do without is named and left out.
+BENCH = @set -e; python=$(PYTHON); tools/venv.sh $$python $(BENCH_VENV) bench; $(BENCH_VENV)/bin/python
+
+bench-lua: .need-python .need-lua ## the stock allocator, ours, jemalloc and mimalloc in Lua 5.4 and LuaJIT: time, memory, instructions
+	$(BENCH) bench/lua_bench.py
 
 clean: ## remove everything that was built
 	rm -rf build dist .venv *.egg-info

@@ -4,6 +4,7 @@
  *
  * SHARE is what of the cap is live, in percent; 0: no cap. PACE 1: after zmalloc_lua_pace(). Prints
  * "seconds end refusals retries overhead-refusals", where end is done or limit. */
+#include "figures.h"
 #include "zmalloc_lua.h"
 
 #include <lauxlib.h>
@@ -12,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static const char live[] = "local n = ... kept = {} for i = 1, n do kept[i] = { i, {} } end";
 
@@ -29,13 +29,6 @@ static const struct churn {
                    "for i = 1, n / 10 do wrap(function() yield(i) end)() end"},
     {"buffers", "local n = ... for i = 1, n / 200 do local s = ('x'):rep(2000 + i % 100):gsub('x', 'yy') end"},
 };
-
-static double cpu_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 static int run(lua_State *L, const char *text, int argument)
 {
@@ -95,9 +88,9 @@ int main(int argc, char **argv)
         fail(lua_tostring(L, -1));
     set_cap(L, account, atof(argv[2]), atoi(argv[3]));
     lua_pushinteger(L, atoi(argv[6]));
-    const double start = cpu_seconds();
+    const double start = cpu_seconds(CLOCK_PROCESS_CPUTIME_ID);
     const int status = lua_pcall(L, 1, 0, 0);
-    const double seconds = cpu_seconds() - start;
+    const double seconds = cpu_seconds(CLOCK_PROCESS_CPUTIME_ID) - start;
     if (status && !strstr(lua_tostring(L, -1), "not enough memory"))
         fail(lua_tostring(L, -1));
     struct zaccount_figures f;

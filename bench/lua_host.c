@@ -1,20 +1,36 @@
-/* lua_host.c - runs a Lua script in a state of one kind and prints the CPU seconds that it took.
+/* lua_host.c - runs a Lua script in a state of one kind, and prints the CPU seconds that it took and the
+ * process's peak of resident memory in bytes.
  *
- *     lua_host stock|single|capped|shared|group script.lua [argument] */
+ *     lua_host stock|plain|single|capped|shared|group script.lua [argument]
+ *     lua_host version */
+#include "figures.h"
 #include "zmalloc_lua.h"
 
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-static double cpu_seconds(void)
+#if defined(LUA_JITLIBNAME)
+#include <luajit.h>
+#define VERSION LUAJIT_VERSION
+#else
+#define VERSION LUA_RELEASE
+#endif
+
+static const char usage[] = "usage: lua_host stock|plain|single|capped|shared|group script.lua [argument]\n"
+                            "       lua_host version\n";
+
+/* What the stock allocator of a Lua other than LuaJIT is. */
+static void *plain(void *ud, void *ptr, size_t osize, size_t nsize)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+    (void)ud, (void)osize;
+    if (nsize)
+        return realloc(ptr, nsize);
+    free(ptr);
+    return NULL;
 }
 
 static void notice(zaccount *a, size_t used, void *ud)
@@ -49,19 +65,21 @@ static int run(lua_State *L, const char *script, const char *argument)
 
 int main(int argc, char **argv)
 {
+    if (argc == 2 && strcmp(argv[1], "version") == 0)
+        return puts(VERSION) < 0;
     if (argc < 3) {
-        fprintf(stderr, "usage: lua_host stock|single|capped|shared|group script.lua [argument]\n");
+        fputs(usage, stderr);
         return 2;
     }
-    const bool is_stock = strcmp(argv[1], "stock") == 0;
-    zaccount *account = is_stock ? NULL : account_for(argv[1]);
-    const double start = cpu_seconds();
-    lua_State *L = is_stock ? luaL_newstate() : lua_newstate(zmalloc_lua_alloc, account);
+    const bool is_stock = strcmp(argv[1], "stock") == 0, is_plain = strcmp(argv[1], "plain") == 0;
+    zaccount *account = is_stock || is_plain ? NULL : account_for(argv[1]);
+    const double start = cpu_seconds(CLOCK_PROCESS_CPUTIME_ID);
+    lua_State *L = is_stock ? luaL_newstate() : lua_newstate(is_plain ? plain : zmalloc_lua_alloc, account);
     if (!L || run(L, argv[2], argc > 3 ? argv[3] : NULL)) {
         fprintf(stderr, "lua_host: %s\n", L ? lua_tostring(L, -1) : "no state");
         return 1;
     }
     lua_close(L);
-    printf("%.6f\n", cpu_seconds() - start);
+    printf("%.6f %llu\n", cpu_seconds(CLOCK_PROCESS_CPUTIME_ID) - start, peak_resident());
     return account && zaccount_used(account) != 0;
 }
