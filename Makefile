@@ -22,7 +22,7 @@ OUT     ?= build/c/$(BACKEND)$(if $(MODE),-$(MODE))
 
 .PHONY: help demo test test-core test-python test-plugin test-plugin-all test-suites bench-pytest test-neighbours clean-errors test-lua test-lua55 lint lib lua \
         lua-all install install-lua uninstall uninstall-lua wheel sdist bench bench-full bench-modes bench-lua \
-        bench-core clean
+        bench-core bench-growth clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -356,7 +356,7 @@ bench-pytest: .need-python ## what the pytest plugin costs 1,000 small tests, be
 	    echo "skipped: no pytest-memray for $$($(PYTHON) --version)" >&2
 	@build/venv/suites/bin/python bench/pytest_cost.py
 
-# ROUNDS=n for more than a few minutes of these. What they can do without is named and left out.
+# ROUNDS=n for more than a few minutes of these three. What they can do without is named and left out.
 BENCH = @set -e; python=$(PYTHON); tools/venv.sh $$python $(BENCH_VENV) bench; $(BENCH_VENV)/bin/python
 
 bench-lua: .need-python .need-lua ## the stock allocator, ours, jemalloc and mimalloc in Lua 5.4 and LuaJIT: time, memory, instructions
@@ -364,6 +364,9 @@ bench-lua: .need-python .need-lua ## the stock allocator, ours, jemalloc and mim
 
 bench-core: .need-python ## the C core: ns for a block taken and given back, by size, threads and backend
 	$(BENCH) bench/core_bench.py
+
+bench-growth: .need-python ## what more live blocks, accounts, scopes and threads cost an operation, in C and in Python
+	$(BENCH) bench/growth.py
 
 clean: ## remove everything that was built
 	rm -rf build dist .venv *.egg-info
