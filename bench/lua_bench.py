@@ -229,7 +229,6 @@ def main() -> None:
         show_time(figures, rounds)
         show_others(figures)
         rows += figures.rows()
-    if rows:
         (BUILD / "lua.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
