@@ -132,12 +132,12 @@ def cell(times: Times, name: str, base: str) -> str:
 
 def show(found: list[tuple[int, int, Times]], backend: str) -> None:
     print(f"\n{backend}: ns of CPU time a pair, ratio to malloc (quartiles)")
-    print(f"{'threads':<9}{'bytes':>6}{'loop':>7}" + "".join(f"{kind:>26}" for kind in KINDS))
+    print(f"{'threads':<9}{'bytes':>6}{'loop':>7}" + "".join(f"{kind:>29}" for kind in KINDS))
     for size, threads, times in found:
         row = f"{threads:<9}{size:>6}{statistics.median(times['loop']):>7.1f}"
         for kind in KINDS:
             base = "libc malloc" if kind == "malloc" else f"{backend} malloc"
-            row += f"{cell(times, f'{backend} {kind}', base):>26}"
+            row += f"{cell(times, f'{backend} {kind}', base):>29}"
         print(row)
 
 
