@@ -1,7 +1,7 @@
 /* core.c - takes and gives back blocks in one way. Prints the nanoseconds of CPU time that a pair of the two
  * takes, and the process's peak of resident memory in bytes.
  *
- *     core KIND SIZE LIVE THREADS ACCOUNTS DEPTH SCOPES PAIRS
+ *     core KIND SIZE LIVE THREADS ACCOUNTS DEPTH SCOPES PAIRS CHAINED
  *
  * KIND: loop      nothing is allocated: what this program itself takes
  *       malloc    the allocator underneath, called as it is
@@ -10,7 +10,8 @@
  *       single    the same with ACCOUNTS accounts of each thread's own, told so
  * LIVE blocks of SIZE bytes are there, an equal share for each thread. A pair: one of them, by chance, is
  * given back and another taken in its place. Each account has DEPTH - 1 others above it, the topmost in
- * common, and SCOPES open scopes. */
+ * common, and SCOPES open scopes. CHAINED 1: which block is next depends on what is in the one before, so
+ * that a processor cannot work on two pairs at a time. */
 #include "figures.h"
 #include "zmalloc.h"
 #include "zport.h"
@@ -24,6 +25,8 @@ static const char *const kinds[] = {"loop", "malloc", "zmalloc", "account", "sin
 
 static enum kind kind;
 static size_t size, live, threads, accounts, depth, scopes, pairs;
+static bool is_chained;
+static char nothing;
 static zaccount *top;
 static pthread_barrier_t barrier;
 
@@ -76,7 +79,7 @@ static zaccount **some_accounts(void)
 ZPORT_INLINE void *take(enum kind k, zaccount *a)
 {
     switch (k) {
-    case LOOP: return &size;
+    case LOOP: return &nothing;
     case MALLOC: return zport_malloc(size);
     case ZMALLOC: return zmalloc(size);
     default: return zaccount_alloc(a, NULL, 0, size);
@@ -118,6 +121,8 @@ ZPORT_INLINE void work(struct worker *w, enum kind k)
     for (size_t i = 0; i < w->pairs; i++) {
         const size_t at = below(&random, w->live);
         zaccount *a = w->accounts[(at * share) >> 32];
+        if (is_chained) /* the byte is 1, but only who has read it knows that */
+            random += *(volatile unsigned char *)w->blocks[at] - 1u;
         give(k, a, w->blocks[at]);
         void *p = take(k, a);
         if (zport_unlikely(!p))
@@ -152,8 +157,8 @@ static size_t number(const char *word)
 
 int main(int argc, char **argv)
 {
-    if (argc != 9) {
-        fputs("usage: core KIND SIZE LIVE THREADS ACCOUNTS DEPTH SCOPES PAIRS\n", stderr);
+    if (argc != 10) {
+        fputs("usage: core KIND SIZE LIVE THREADS ACCOUNTS DEPTH SCOPES PAIRS CHAINED\n", stderr);
         return 2;
     }
     while (strcmp(kinds[kind], argv[1]) != 0)
@@ -161,6 +166,7 @@ int main(int argc, char **argv)
             fail("no such kind");
     size = number(argv[2]), live = number(argv[3]), threads = number(argv[4]);
     accounts = number(argv[5]), depth = number(argv[6]), scopes = number(argv[7]), pairs = number(argv[8]);
+    is_chained = number(argv[9]) != 0;
     if (!size || !threads || !accounts || !depth || live / threads < accounts || live / threads > UINT32_MAX)
         fail("at least a byte, a thread, an account, and a block in each account and thread");
     top = depth > 1 ? must(zaccount_new("top", NULL)) : NULL;

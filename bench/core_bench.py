@@ -28,7 +28,7 @@ import os
 import statistics
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import backends
@@ -64,7 +64,7 @@ def build(backend: str = "libc", is_prefix: bool = False) -> Path | None:
 
 @dataclass(frozen=True)
 class Load:
-    """What core.c is told; see there."""
+    """What core.c is told, in its order; see there."""
 
     size: int = 64
     live: int = LIVE
@@ -73,12 +73,12 @@ class Load:
     depth: int = 1
     scopes: int = 0
     pairs: int = PAIRS
+    chained: int = 0
 
 
 def run(program: Path, kind: str, load: Load) -> tuple[float, int]:
     """Nanoseconds a pair, and the peak of resident memory."""
-    words = [load.size, load.live, load.threads, load.accounts, load.depth, load.scopes, load.pairs]
-    command = [str(program), kind, *map(str, words)]
+    command = [str(program), kind, *map(str, astuple(load))]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     took, peak = done.stdout.split()
     return float(took), int(peak)

@@ -3,13 +3,16 @@
     make bench-growth             a few minutes
     ROUNDS=15 make bench-growth   more of it
     LIVE=100000000 ...            up to that many live blocks (4 GB), where memory allows
+    python bench/growth.py [C] [Python]
 
 One thing grows in each series, all else stays: live blocks, accounts, accounts above an account,
 open scopes, threads. In C an operation is a block given back and one taken (core.c), 24 bytes each,
-picked by chance; malloc beside it. In Python it is an object that gives way to a new one
-(growth_worker.py); stock Python beside it, which has neither accounts nor scopes: there its figures
-tell the machine's noise alone. Each thread has as many live blocks, however many threads there are.
-What the loop takes itself, and its cache misses, are in all figures.
+picked by chance; malloc beside it. Chained: what is in a block tells which is next, so no two
+operations overlap in the processor; elsewhere they may, as in a loop that frees what it has a list
+of. In Python an operation is an object that gives way to a new one (growth_worker.py); stock Python
+beside it, which has neither accounts nor scopes: there its figures tell the machine's noise alone.
+Each thread has as many live blocks, however many threads there are. What the loop takes itself, and
+its cache misses, are in all figures.
 
 The rule. Each run is a process of its own; in a round all contenders run at each value, one after
 the other, each round beginning with another one. A figure is CPU time of all threads by operation,
@@ -84,6 +87,8 @@ def c_series(program: Path) -> list[Series]:
     grows = -1
     return [
         Series("C", "live blocks", "decade", live_values(), family, run(live=grows)),
+        Series("C", "live blocks, chained", "decade", live_values(), family,
+               run(live=grows, chained=1)),
         Series("C", "accounts", "decade", (1, 10, 100, 1000, 10_000), capped, run(accounts=grows)),
         Series("C", "accounts of one tree", "decade", (1, 10, 100, 1000, 10_000), alone,
                run(accounts=grows, depth=4)),
@@ -183,7 +188,9 @@ def main() -> None:
     rounds = int(os.environ.get("ROUNDS", "5"))
     program = core_bench.build()
     assert program
-    wanted = [*c_series(program), *python_series()]
+    languages = sys.argv[1:] or ["C", "Python"]
+    both = [*c_series(program), *python_series()]
+    wanted = [series for series in both if series.language in languages]
     print(f"{os.uname().machine}, {os.cpu_count()} CPUs, CPython {platform.python_version()}; "
           f"ns of CPU time an operation, {rounds} rounds", flush=True)  # fmt: skip
     found = []

@@ -7,8 +7,8 @@ import pytest
 from . import toolchain
 
 SOURCE = toolchain.ROOT / "bench" / "core.c"
-#: SIZE LIVE THREADS ACCOUNTS DEPTH SCOPES PAIRS
-LOADS = ("24 64 1 1 1 0 1000", "4096 64 2 8 3 2 1000")
+#: SIZE LIVE THREADS ACCOUNTS DEPTH SCOPES PAIRS CHAINED
+LOADS = ("24 64 1 1 1 0 1000 0", "4096 64 2 8 3 2 1000 1")
 
 
 @pytest.mark.parametrize("mode", toolchain.MODES)
