@@ -7,7 +7,9 @@
  * Invariants:
  *  - A budget's cap and a track's measure are lifted before anything else happens at their end, so
  *    nothing that is refused then can keep them.
- *  - What a cap's end has to return is on the stack before the cap is set. */
+ *  - What a cap's end has to return is on the stack before the cap is set.
+ *  - A metatable is registered when it is whole, so a refusal in its making leaves no half of one.
+ *  - Switching fault injection on is the last thing that fail_after does, and its end takes no memory. */
 #include "zcompat.h"
 #include "zcore.h"
 #include "zmalloc.h"
@@ -223,6 +225,21 @@ static int collect(lua_State *L)
 
 #define STATS_TYPE "zmalloc.stats"
 
+/* Pushes the metatable of that name. */
+static void push_metatable(lua_State *L, const char *name, const luaL_Reg *functions)
+{
+    luaL_getmetatable(L, name);
+    if (!lua_isnil(L, -1))
+        return;
+    lua_pop(L, 1);
+    lua_createtable(L, 0, 4);
+    zcompat_set_functions(L, functions);
+    lua_pushstring(L, name);
+    lua_setfield(L, -2, "__name"); /* what messages call it, from 5.3 on */
+    lua_pushvalue(L, -1);
+    lua_setfield(L, LUA_REGISTRYINDEX, name);
+}
+
 static void put_size(lua_State *L, const char *name, uint64_t n)
 {
     zcompat_push_size(L, n);
@@ -299,6 +316,7 @@ static int show_stats(lua_State *L);
  * @function stats */
 static int stats(lua_State *L)
 {
+    static const luaL_Reg functions[] = {{"__tostring", show_stats}, {NULL, NULL}};
     zaccount *a = account_of(L);
     struct zaccount_figures f;
     zaccount_stats(a, &f);
@@ -314,10 +332,7 @@ static int stats(lua_State *L)
     }
     put_core(L);
     put_kinds(L, a);
-    if (luaL_newmetatable(L, STATS_TYPE)) {
-        lua_pushcfunction(L, show_stats);
-        lua_setfield(L, -2, "__tostring");
-    }
+    push_metatable(L, STATS_TYPE, functions);
     lua_setmetatable(L, -2);
     return 1;
 }
@@ -545,6 +560,194 @@ static int limit(lua_State *L)
     return return_limit(L, a);
 }
 
+/* From 5.2 on luaL_checkstack() says of a stack that is refused its memory that it is too deep. The text is one that
+ * Lua has, so it takes no memory; luaL_error() of 5.5 loses its text where there is none. */
+static void need_stack(lua_State *L, int slots)
+{
+    if (lua_checkstack(L, slots))
+        return;
+    lua_pushliteral(L, "not enough memory");
+    lua_error(L);
+}
+
+/* ---- fault injection ------------------------------------------------------------------------------- */
+
+#define FAULT_TYPE "zmalloc.fault"
+
+/* The object of a fail_after(). The account has one fault at a time; the registry has the state's last. */
+struct fault {
+    bool is_on;
+    uint64_t passed, failed; /* when it is not on any more */
+    uint64_t earlier;        /* what those before it had failed */
+};
+
+static const char last_fault; /* its key in the registry */
+
+enum { ROOM = 100 }; /* a few calls, of C functions too */
+
+static int64_t check_count(lua_State *L, int arg, const char *name, int64_t least, const char *expected)
+{
+    int64_t whole = 0;
+    const char *problem = NULL;
+    if (lua_type(L, arg) != LUA_TNUMBER) {
+        problem = lua_pushfstring(L, "has the wrong type, %s", luaL_typename(L, arg));
+    } else if (!zcompat_is_integer(L, arg, &whole)) {
+        const double n = (double)lua_tonumber(L, arg);
+        if (isnan(n) || (!isinf(n) && n != floor(n)))
+            problem = "is not an integer";
+        else if (n >= 9223372036854775808.0 || n < (double)least)
+            problem = "is out of range";
+        else
+            whole = (int64_t)n;
+    }
+    if (!problem && whole < least)
+        problem = "is out of range";
+    if (problem)
+        luaL_argerror(L, arg, lua_pushfstring(L, "%s=%s %s: expected %s", name, shown(L, arg), problem, expected));
+    return whole;
+}
+
+static void end(const zaccount *a, struct fault *f)
+{
+    f->is_on = false;
+    zaccount_faults(a, &f->passed, &f->failed);
+}
+
+/* The state's last fault. NULL: none, or what the debug library has put there. */
+static struct fault *last_of(lua_State *L)
+{
+    zcompat_get(L, &last_fault);
+    struct fault *f = lua_type(L, -1) == LUA_TUSERDATA ? lua_touserdata(L, -1) : NULL;
+    if (f && zcompat_length(L, -1) != sizeof *f)
+        f = NULL;
+    lua_pop(L, 1);
+    return f; /* the registry keeps it */
+}
+
+static void end_last(lua_State *L, const zaccount *a)
+{
+    struct fault *f = last_of(L);
+    if (f && f->is_on)
+        end(a, f);
+}
+
+/* How many requests have failed on purpose so far. */
+static uint64_t injected(lua_State *L, const zaccount *a)
+{
+    uint64_t passed, failed;
+    const struct fault *f = last_of(L);
+    zaccount_faults(a, &passed, &failed);
+    return !f ? failed : f->earlier + (f->is_on ? failed : f->failed);
+}
+
+static void read_fault(lua_State *L, struct fault *out)
+{
+    *out = *(struct fault *)luaL_checkudata(L, 1, FAULT_TYPE);
+    if (out->is_on)
+        zaccount_faults(account_of(L), &out->passed, &out->failed);
+}
+
+static int return_counts(lua_State *L, uint64_t passed, uint64_t failed)
+{
+    zcompat_push_size(L, passed);
+    zcompat_push_size(L, failed);
+    return 2;
+}
+
+/* Takes no memory. One that another has replaced leaves that one on. */
+static int end_fault(lua_State *L)
+{
+    struct fault *f = luaL_checkudata(L, 1, FAULT_TYPE);
+    zaccount *a = account_of(L);
+    if (f->is_on) {
+        zaccount_fail_after(a, -1, 0);
+        end(a, f);
+    }
+    return return_counts(L, f->passed, f->failed);
+}
+
+static int index_fault(lua_State *L)
+{
+    struct fault f;
+    read_fault(L, &f);
+    const char *name = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
+    if (strcmp(name, "passed") == 0)
+        zcompat_push_size(L, f.passed);
+    else if (strcmp(name, "failed") == 0)
+        zcompat_push_size(L, f.failed);
+    else
+        lua_pushnil(L);
+    return 1;
+}
+
+static int switch_off(lua_State *L, zaccount *a)
+{
+    uint64_t passed, failed;
+    if (!lua_isnoneornil(L, 2))
+        return luaL_argerror(L, 2, "there is nothing to repeat when it is switched off");
+    zaccount_fail_after(a, -1, 0);
+    end_last(L, a);
+    zaccount_faults(a, &passed, &failed);
+    return return_counts(L, passed, failed);
+}
+
+/*** Has requests for memory fail on purpose, to test what a script makes of it.
+ *
+ *     local n, failed = 0
+ *     repeat                                    -- each request that f makes fails once
+ *       local fault = zmalloc.fail_after(n, 2)
+ *       pcall(f)
+ *       n, failed = n + 1, select(2, fault())   -- off again
+ *     until failed == 0
+ *
+ * The next n requests that grow what the state holds succeed, the `repeat` after them fail with Lua's own
+ * "not enough memory", then all is as ever. From 5.2 on Lua collects its garbage when a request fails and makes it
+ * again, which counts as another: 1 is a collection at that place, 2 an error. No limit is hit, and none of
+ * the reserve is used; `stats().refusals` and `last_refused` tell it.
+ *
+ * What is returned switches it off when it is called, or when it goes out of scope as a `<close>` variable of
+ * 5.4, and tells how many requests have passed and failed; so do its fields `passed` and `failed`, at any
+ * time. `fail_after()` or `fail_after(nil)` switches off whatever is on, and tells as much. Have the requests made
+ * by a function that pcall calls, made before: a closure, a text, a deeper stack is a request as well.
+ *
+ * There is one at a time, for the account: a later one replaces it, also the host's, and other states that
+ * count into the same account have their requests counted and refused.
+ * @tparam[opt] integer n from 0 on, or nil: off
+ * @tparam[opt=1] integer repeat from 1 on, or -1: all that follow
+ * @treturn userdata|integer a function as described, with fields `passed` and `failed`; without n, passed
+ * @treturn[opt] integer without n: failed
+ * @function fail_after */
+static int fail_after(lua_State *L)
+{
+    static const char repeats[] = "an integer from 1 on, or -1 for all that follow";
+    static const luaL_Reg functions[] = {
+        {"__call", end_fault}, {"__close", end_fault}, {"__index", index_fault}, {NULL, NULL},
+    };
+    zaccount *a = account_of(L);
+    if (lua_isnoneornil(L, 1))
+        return switch_off(L, a);
+    const int64_t n = check_count(L, 1, "n", 0, "an integer from 0 on, or nil to switch it off");
+    const int64_t repeat = lua_isnoneornil(L, 2) ? 1 : check_count(L, 2, "repeat", -1, repeats);
+    if (repeat == 0)
+        return luaL_argerror(L, 2, lua_pushfstring(L, "repeat=0 is out of range: expected %s", repeats));
+    need_stack(L, ROOM); /* what ends it should not have to grow the stack */
+    struct fault *f = zcompat_new_userdata(L, sizeof *f);
+    *f = (struct fault){0};
+    push_metatable(L, FAULT_TYPE, functions);
+    lua_setmetatable(L, -2);
+    if (!last_of(L)) { /* the entry is made, with what cannot be one that is on */
+        lua_pushboolean(L, 0);
+        zcompat_set(L, &last_fault);
+    }
+    f->earlier = injected(L, a);
+    end_last(L, a);
+    lua_pushvalue(L, -1);
+    zcompat_set(L, &last_fault);
+    f->is_on = true;
+    zaccount_fail_after(a, n, repeat);
+    return 1;
+}
+
 /* ---- budget and track ------------------------------------------------------------------------------ */
 
 /* Lua's error for want of memory, as itself or in the words of whoever passed it on. */
@@ -590,20 +793,21 @@ static int budget(lua_State *L)
     const size_t n = check_size(L, 1, 1, "n");
     check_callable(L, 2);
     zaccount *a = account_of(L);
-    luaL_checkstack(L, LUA_MINSTACK, "too many arguments");
+    need_stack(L, LUA_MINSTACK);
     lua_pushliteral(L, "limit");
     lua_replace(L, 1);
     lua_pushboolean(L, 1);
     lua_insert(L, 2);
     zpace_prepare(L);
     zaccount_stats(a, &before);
+    const uint64_t faults = injected(L, a);
     scope.limit = hard_mark(before.used, n);
     scope.reserve = zmalloc_lua_reserve(n);
     const int status = call_within(L, a, &scope, 3);
     if (status == LUA_OK)
         return lua_gettop(L) - 1;
     zaccount_stats(a, &after);
-    const bool by_cap = after.refusals > before.refusals && is_memory_error(L, status);
+    const bool by_cap = after.refusals - before.refusals > injected(L, a) - faults && is_memory_error(L, status);
     lua_pushboolean(L, 0);
     lua_insert(L, -2);
     if (by_cap)
@@ -636,7 +840,7 @@ static int track(lua_State *L)
     struct zaccount_scope scope = {.limit = ZACCOUNT_UNLIMITED};
     check_callable(L, 1);
     zaccount *a = account_of(L);
-    luaL_checkstack(L, LUA_MINSTACK, "too many arguments");
+    need_stack(L, LUA_MINSTACK);
     lua_createtable(L, 0, 3);
     lua_insert(L, 1);
     const uint64_t count = allocations_of(a);
@@ -688,7 +892,8 @@ LUAMOD_API int luaopen_zmalloc(lua_State *L)
     static const luaL_Reg functions[] = {
         {"used", used},       {"total", total},   {"peak", peak}, {"reset_peak", reset_peak},
         {"stats", stats},     {"rss", rss},       {"limit", limit}, {"budget", budget},
-        {"track", track},     {"collect", collect}, {NULL, NULL},
+        {"track", track},     {"collect", collect}, {"fail_after", fail_after},
+        {NULL, NULL},
     };
     zport_pin(&zcore_self); /* the state's allocator is in this object, to the end */
     if (!zmalloc_lua_account(L))
@@ -697,7 +902,7 @@ LUAMOD_API int luaopen_zmalloc(lua_State *L)
     zaccount_stats(account_of(L), &f);
     if (f.limit != ZACCOUNT_UNLIMITED)
         zmalloc_lua_pace(L);
-    lua_createtable(L, 0, 12);
+    lua_createtable(L, 0, 13);
     zcompat_set_functions(L, functions);
     lua_pushliteral(L, ZMALLOC_VERSION);
     lua_setfield(L, -2, "version");

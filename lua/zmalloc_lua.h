@@ -27,6 +27,8 @@
  *  - What a state holds when it is adopted is charged in bytes at once, but its blocks are counted only when
  *    they are freed: allocations - frees is a number of live blocks only with lua_newstate().
  *  - An account that one state alone counts into is cheaper after zaccount_set_single().
+ *  - zaccount_fail_after(account, n, repeat) has the states' requests fail on purpose, to test what a host makes
+ *    of it; a script has the same in zmalloc.fail_after(), and switches off what the host has switched on.
  *
  * Lua 5.1 to 5.5 and LuaJIT 2.1. zmalloc_lua.c, with the allocator, needs no Lua header; compile
  * zmalloc_lua_state.c against the lua.h of the Lua that it is to serve. Neither needs liblua beyond what

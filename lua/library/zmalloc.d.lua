@@ -113,4 +113,20 @@ function zmalloc.track(f, ...) end
 ---@return integer bytes that came back; negative if finalizers kept more than was freed
 function zmalloc.collect() end
 
+---@class zmalloc.Fault
+---@field passed integer requests that were let through
+---@field failed integer requests that were refused
+---@overload fun(): integer, integer switches it off: passed, failed
+
+--- Has requests for memory fail on purpose: the next n succeed, the `repeat` after them fail.
+---
+--- What is returned switches it off when it is called, or closed, and tells how many requests have
+--- passed and failed. Without n, whatever is on is switched off. From 5.2 on Lua asks again when it
+--- has collected its garbage, which counts: 1 is a collection, 2 an error.
+---@overload fun(n: nil): integer, integer
+---@param n integer from 0 on
+---@param repeat_ integer? from 1 on, or -1: all that follow; 1 unless told
+---@return zmalloc.Fault fault
+function zmalloc.fail_after(n, repeat_) end
+
 return zmalloc

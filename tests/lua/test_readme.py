@@ -39,6 +39,15 @@ def test_the_lua_program_of_the_readme_prints_what_its_comments_say(
     assert figures[3].split() == ["limit", "hit", "yes"]
 
 
+@every_lua
+def test_the_loop_of_the_readme_refuses_each_request_once(lua: str, tmp_path: Path) -> None:
+    script = tmp_path / "loop.lua"
+    script.write_text(SECTION.split("```lua\n")[2].split("```")[0])
+    seen = run(interpreter(lua), script, env=cpath(lua))
+    assert (seen.status, seen.err) == (0, "")
+    assert 3 <= int(seen.out) < 20, "three tables, and what calls need"
+
+
 @pytest.mark.parametrize("lua", ["lua5.4", "lua5.1", "lua5.3"])
 def test_the_host_of_the_readme_stops_the_script_and_holds_nothing(
     lua: str, tmp_path: Path

@@ -4,7 +4,7 @@
 local support = require "tests.lua.module.support"
 
 local groups = {}
-for _, name in ipairs { "figures", "limits", "budgets", "exact", "seals" } do
+for _, name in ipairs { "figures", "limits", "budgets", "exact", "seals", "faults" } do
   groups[#groups + 1] = { name = name, cases = require("tests.lua.module." .. name) }
 end
 
