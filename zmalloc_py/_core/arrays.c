@@ -209,15 +209,31 @@ static bool is_watched(PyObject *finders)
     return false;
 }
 
+/* sys.meta_path, borrowed from sys. NULL with an exception, or without one if there is no such list. What
+ * PySys_GetObject() does not find for want of memory it takes for missing. */
+static PyObject *list_of_finders(void)
+{
+    PyObject *sys = PyImport_ImportModule("sys");
+    PyObject *name = sys ? PyUnicode_FromString("meta_path") : NULL;
+    PyObject *finders = name ? PyDict_GetItemWithError(PyModule_GetDict(sys), name) : NULL;
+    Py_XDECREF(name);
+    Py_XDECREF(sys);
+    return finders && PyList_Check(finders) ? finders : NULL;
+}
+
 /* It is never taken out again: another thread may be going through the list, and would leave one finder out. */
 int arrays_watch(void)
 {
-    PyObject *finders = PySys_GetObject("meta_path");
-    if (!finders || !PyList_Check(finders) || is_watched(finders))
+    PyObject *finders = list_of_finders();
+    if (!finders)
+        return PyErr_Occurred() ? -1 : 0;
+    if (is_watched(finders))
         return 0;
     PyObject *type = PyType_FromSpec(&watcher_spec);
     PyObject *watcher = type ? (PyObject *)PyObject_New(PyObject, (PyTypeObject *)type) : NULL;
     Py_XDECREF(type);
+    if (!watcher && !PyErr_Occurred()) /* PyType_FromSpec() sets none for its copy of the name */
+        PyErr_NoMemory();
     const int failed = watcher ? PyList_Insert(finders, 0, watcher) : -1;
     Py_XDECREF(watcher);
     return failed;
