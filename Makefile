@@ -20,9 +20,10 @@ SOURCES := zmalloc zaccount zmarks zsized zcore zmap zport zsize
 MODE    ?=
 OUT     ?= build/c/$(BACKEND)$(if $(MODE),-$(MODE))
 
-.PHONY: help demo test test-core test-python test-plugin test-plugin-all test-suites bench-pytest test-neighbours clean-errors test-lua test-lua55 lint lib lua \
-        lua-all install install-lua uninstall uninstall-lua wheel sdist bench bench-full bench-modes bench-lua \
-        bench-core bench-growth clean
+.PHONY: help demo test test-core test-python test-plugin test-plugin-all test-suites bench-pytest \
+        test-neighbours clean-errors test-lua test-lua55 lint lib lua lua-all install install-lua \
+        uninstall uninstall-lua wheel sdist bench bench-full bench-modes bench-lua bench-core \
+        bench-growth test-faults clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -251,6 +252,15 @@ clean-errors: .need-test ## the acceptance harness of memory errors, all of it, 
 	try checks $(ONLY); \
 	try run --common 3 --large 0 --worker 0 --off nothing --off reserve --off debt --off close --off repair $(ONLY); \
 	exit $$status
+
+test-faults: .need-test ## each public entry with each of its requests refused, on each Python and Lua: build/reliability/faults.json
+	@$(MAKE) --no-print-directory -s lua-all
+	@set -e; pythons=; for python in $$(tools/pythons.sh); do \
+	    venv=build/venv/$$(echo $$python | tr / _); \
+	    tools/venv.sh $$python $$venv test; \
+	    pythons="$$pythons $$venv/bin/python"; \
+	done; \
+	tools/faults.sh build/reliability $$pythons
 
 NUMPYS := 1.22 1.26 2.2 newest
 test-neighbours: .need-test ## numpy (old and new), pandas, IPython and a Jupyter kernel, on each Python

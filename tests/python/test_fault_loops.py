@@ -1,8 +1,23 @@
-"""What is public is run with its requests refused in turn."""
+"""The quick form of fault_loops.py, and that it sees what it is for."""
 
 from __future__ import annotations
 
-from .processes import snippet
+import json
+from pathlib import Path
+
+from .processes import python, snippet
+
+LOOPS = Path(__file__).with_name("fault_loops.py")
+
+
+def test_each_public_name_survives_each_request_that_fails() -> None:
+    """A name of the package without a load is a difference, too."""
+    outcome = python(LOOPS, "--quick")
+    seen = json.loads(outcome.out.splitlines()[-1])
+    assert (outcome.status, seen["what"]) == (0, [])
+    assert outcome.err == ""
+    assert seen["faults"] > 1000
+    assert seen["errors"] > 1000
 
 
 def test_an_install_that_ends_well_will_see_numpy_come() -> None:
