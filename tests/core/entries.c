@@ -307,12 +307,19 @@ static const struct entry {
 
 static long runs, faults, errors;
 
+static long blocks_of(const zaccount *a)
+{
+    struct zaccount_figures f;
+    zaccount_stats(a, &f);
+    return (long)(f.allocations - f.frees);
+}
+
 /* True when the fault came. */
 static bool try_fault(const struct entry *e, bool by_heap, int64_t n, int64_t repeat)
 {
     uint64_t passed = 0, failed = 0;
     const size_t used = zmalloc_used_memory(), total = zmalloc_total();
-    const long blocks = live;
+    const long blocks = live, counted_blocks = blocks_of(zmalloc_account());
     refused = 0;
     if (by_heap)
         left = n, times = repeat;
@@ -328,7 +335,7 @@ static bool try_fault(const struct entry *e, bool by_heap, int64_t n, int64_t re
     errors += !done;
     CHECK(done || came > 0, e->name);
     CHECK(zmalloc_used_memory() == used && zmalloc_total() == total, e->name);
-    CHECK(live == blocks, e->name);
+    CHECK(live == blocks && blocks_of(zmalloc_account()) == counted_blocks, e->name);
     return came > 0;
 }
 

