@@ -295,6 +295,16 @@ test-lua55: .need-test ## the same on Lua 5.5, built from sources that pip downl
 	    test $$? = 3; \
 	fi
 
+# What is too long for make test. Each writes what it has counted to build/reliability/NAME.json.
+.PHONY: test-builds .need-checkers
+.need-checkers:
+	@tools/need.sh c python lua test fuzz checkers
+CHECKERS = PYTHONPATH=tests $(VENV)/bin/python -m checkers
+
+test-builds: .need-checkers ## the core's C programs by 20 builds: gcc, clang, musl, 32 bits, -O0 to LTO: 5 minutes
+	@tools/venv.sh $(PYTHON) $(VENV) test
+	@$(CHECKERS).builds
+
 lint: .need-python ## ruff and mypy --strict; luacheck where there is one
 	@tools/venv.sh $(PYTHON) build/venv/lint lint
 	@build/venv/lint/bin/ruff check .

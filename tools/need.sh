@@ -6,6 +6,8 @@
 #   lua      $LUA (default lua5.4) with its headers, pkg-config
 #   test     what only the tests need: clang, jemalloc and mimalloc to build against, the other Luas, the
 #            tools of Lua's tests
+#   fuzz     clang's libraries for sanitizers and libFuzzer
+#   checkers what the long checks need beside that: clang-tidy, cppcheck, libraries for 32 bits, musl
 #
 # As root on Debian or Ubuntu the missing packages are installed. Elsewhere one line says what is missing,
 # all of it, and nothing else happens.
@@ -23,6 +25,15 @@ want() { # want PACKAGE COMMAND...: the command tells whether it is there
 }
 
 has_header() { printf '#include <%s>\n' "$1" | ${CC:-cc} -E - ; }
+
+has_libfuzzer() { # is there a library that it is linked with?
+    test -e "$(clang -print-resource-dir)/lib/linux/libclang_rt.fuzzer-$(uname -m).a" ||
+        test -e "$(clang -print-runtime-dir)/libclang_rt.fuzzer.a"
+}
+# The version that the package clang stands for, which is in the name of its libraries' package.
+clang_major() { apt-cache show clang 2>/dev/null | sed -n 's/^Depends:.*clang-\([0-9]*\).*/\1/p' | head -n 1; }
+
+builds_for_32_bits() { echo '#include <stdlib.h>' | gcc -m32 -E - ; }
 
 # Debian's packages serve Debian's interpreter; another one brings its headers and venv along.
 is_debians() { case $(command -v "$PYTHON" || echo none) in /usr/bin/*|none) true ;; *) false ;; esac }
@@ -79,6 +90,17 @@ sys.exit(not os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))'
         want valgrind command -v valgrind
         want libjemalloc-dev has_header jemalloc/jemalloc.h
         want libmimalloc-dev has_header mimalloc.h
+        ;;
+    fuzz)
+        want clang command -v clang
+        want "libclang-rt-$(clang_major)-dev" has_libfuzzer
+        ;;
+    checkers)
+        want clang-tidy command -v clang-tidy
+        want cppcheck command -v cppcheck
+        want gcc-multilib builds_for_32_bits
+        want musl-tools command -v musl-gcc
+        want llvm command -v llvm-ar
         ;;
     *)
         echo "tools/need.sh: $what is not known" >&2

@@ -55,8 +55,8 @@ def can_sanitize(cc: str, flags: str) -> str:
     return "" if done.returncode == 0 else f"{cc} {flags} does not work here"
 
 
-def check(program: Path, *arguments: str) -> None:
-    """Runs a program of check.h: all it checked must have passed."""
+def check(program: Path, *arguments: str) -> str:
+    """Runs a program of check.h: all it checked must have passed. Returns what it printed."""
     done = toolchain.run(without_randomisation([program, *arguments]), timeout=120,
                          env={**os.environ, **ENVIRONMENT})
     report = re.search(r"^(\d+) passed, (\d+) failed$", done.stdout, re.M)
@@ -65,6 +65,7 @@ def check(program: Path, *arguments: str) -> None:
     assert int(report[1]) > 0
     assert int(report[2]) == 0
     assert "runtime error" not in done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("mode", toolchain.MODES)
