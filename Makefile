@@ -296,10 +296,14 @@ test-lua55: .need-test ## the same on Lua 5.5, built from sources that pip downl
 	fi
 
 # What is too long for make test. Each writes what it has counted to build/reliability/NAME.json.
-.PHONY: test-builds .need-checkers
+.PHONY: check-static test-builds .need-checkers
 .need-checkers:
 	@tools/need.sh c python lua test fuzz checkers
 CHECKERS = PYTHONPATH=tests $(VENV)/bin/python -m checkers
+
+check-static: .need-checkers ## clang-tidy, cppcheck and gcc -fanalyzer over all C: 5 minutes
+	@tools/venv.sh $(PYTHON) $(VENV) test
+	@$(CHECKERS).static
 
 test-builds: .need-checkers ## the core's C programs by 20 builds: gcc, clang, musl, 32 bits, -O0 to LTO: 5 minutes
 	@tools/venv.sh $(PYTHON) $(VENV) test

@@ -107,7 +107,7 @@ static void write_level(struct search *s, lua_State *L)
     lua_Debug *level = s->level;
 #if LUA_VERSION_NUM >= 502
     lua_getinfo(s->thread, "Slnt", level);
-    const int is_tail = level->istailcall;
+    const int is_tail = level->istailcall != 0;
 #else
     lua_getinfo(s->thread, "Sln", level);
     const int is_tail = 0;
