@@ -296,10 +296,18 @@ test-lua55: .need-test ## the same on Lua 5.5, built from sources that pip downl
 	fi
 
 # What is too long for make test. Each writes what it has counted to build/reliability/NAME.json.
-.PHONY: check-static test-builds .need-checkers
+.PHONY: sanitize check-static test-builds .need-checkers
 .need-checkers:
 	@tools/need.sh c python lua test fuzz checkers
 CHECKERS = PYTHONPATH=tests $(VENV)/bin/python -m checkers
+
+# PARTS="core lua python valgrind" chooses among them.
+PARTS ?=
+SANITIZED = build/venv/sanitized/$(subst /,_,$(PYTHON))
+sanitize: .need-checkers ## ASan, UBSan, TSan and valgrind over the core, Lua and the extension: half an hour
+	@tools/venv.sh $(PYTHON) $(VENV) test
+	@ZMALLOC_BUILD=sanitize tools/venv.sh $(PYTHON) $(SANITIZED) test
+	@$(CHECKERS).sanitize $(VENV)/bin/python $(SANITIZED)/bin/python $(PARTS)
 
 check-static: .need-checkers ## clang-tidy, cppcheck and gcc -fanalyzer over all C: 5 minutes
 	@tools/venv.sh $(PYTHON) $(VENV) test
