@@ -198,10 +198,10 @@ test: .need-test ## set up and run all tests, on every Python from 3.10 to 3.13 
 	@$(MAKE) --no-print-directory test-together
 	@$(MAKE) --no-print-directory lint
 
-test-core: .need-test ## the tests of the C core
+test-core: .need-test ## the tests of the C core, and the fuzz targets on a few streams
 	@echo "=== the C core"
 	@tools/venv.sh $(PYTHON) $(VENV) test
-	@$(VENV)/bin/python -m pytest -q $(JOBS) tests/core
+	@$(VENV)/bin/python -m pytest -q $(JOBS) tests/core tests/fuzz
 
 # The first of them has numpy, pandas and IPython, too.
 test-python: .need-test ## the tests of the extension, on each Python
@@ -316,6 +316,19 @@ check-static: .need-checkers ## clang-tidy, cppcheck and gcc -fanalyzer over all
 test-builds: .need-checkers ## the core's C programs by 20 builds: gcc, clang, musl, 32 bits, -O0 to LTO: 5 minutes
 	@tools/venv.sh $(PYTHON) $(VENV) test
 	@$(CHECKERS).builds
+
+# The inputs that are worth keeping stay in build/fuzz/ for the next time.
+.PHONY: fuzz .need-fuzz
+.need-fuzz:
+	@tools/need.sh c python lua test fuzz
+FUZZ_SECONDS ?= 600
+FUZZ_VENV = build/venv/fuzz/$(subst /,_,$(PYTHON))
+fuzz: .need-fuzz ## libFuzzer on sizes, map and accounts, atheris on the Python API: FUZZ_SECONDS=600
+	@tools/venv.sh $(PYTHON) $(VENV) test
+	@tools/venv.sh $(PYTHON) $(FUZZ_VENV)
+	@$(FUZZ_VENV)/bin/python -m pip install -q --disable-pip-version-check --only-binary=:all: atheris \
+	    >/dev/null 2>&1 || true
+	@PYTHONPATH=tests $(VENV)/bin/python -m fuzz.fuzz $(FUZZ_SECONDS) $(FUZZ_VENV)/bin/python
 
 lint: .need-python ## ruff and mypy --strict; luacheck where there is one
 	@tools/venv.sh $(PYTHON) build/venv/lint lint
