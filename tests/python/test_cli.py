@@ -550,6 +550,21 @@ def test_the_cap_of_the_command_line_is_sealed(tmp_path: Path) -> None:
     assert zrun("--limit", "20MiB", script).out == "no\nno\n"
 
 
+@pytest.mark.parametrize(
+    "call", ["_reporter(print)", "_begin_held()", "_execute(print, lambda status, died: None)"]
+)
+def test_a_program_cannot_call_what_is_the_command_lines(call: str) -> None:
+    """A report may go beyond the limit: a program that makes its own would have no limit."""
+    code = f"""
+import zmalloc
+try:
+    zmalloc._core.{call}
+except RuntimeError as error:
+    print(repr(str(error)))
+"""
+    assert zrun("--limit", "30MiB", "-c", code).value == "zmalloc runs a program already"
+
+
 def test_held_is_capped_and_sealed_too(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(RUNAWAY)

@@ -4,6 +4,7 @@
 
 #include "arrays.h"
 #include "hooks.h"
+#include "runner.h"
 
 /* All that has to be in place for everything to be counted. As hooks_install(). */
 int modes_install(void)
@@ -103,7 +104,9 @@ PyObject *modes_py_mode(PyObject *module, PyObject *unused)
 PyObject *modes_py_begin_held(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    return install_held() < 0 ? NULL : PyUnicode_FromString(modes_name());
+    if (runner_before_the_program() < 0 || install_held() < 0)
+        return NULL;
+    return PyUnicode_FromString(modes_name());
 }
 
 const char *modes_note(void)

@@ -215,13 +215,27 @@ static void end_with_exit(PyObject *function, PyObject *note)
     PyErr_Print(); /* ends the process, unless it is an interactive one */
 }
 
+/* What the command line alone may call would be a way past the cap for the program that it runs. */
+static bool runs_a_program;
+
+int runner_before_the_program(void)
+{
+    if (!runs_a_program)
+        return 0;
+    PyErr_SetString(PyExc_RuntimeError, "zmalloc runs a program already");
+    return -1;
+}
+
 PyObject *runner_execute(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     (void)module;
+    if (runner_before_the_program() < 0)
+        return NULL;
     if (nargs != 2) {
         PyErr_SetString(PyExc_TypeError, "_execute() takes a function and a note");
         return NULL;
     }
+    runs_a_program = true;
     PyObject *result = PyObject_CallNoArgs(args[0]);
     if (result)
         return result;
@@ -301,5 +315,5 @@ static PyMethodDef reporter_def = {"report", call_exempt, METH_NOARGS, NULL};
 PyObject *runner_reporter(PyObject *module, PyObject *function)
 {
     (void)module;
-    return PyCFunction_New(&reporter_def, function);
+    return runner_before_the_program() < 0 ? NULL : PyCFunction_New(&reporter_def, function);
 }

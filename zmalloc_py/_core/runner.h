@@ -12,6 +12,10 @@
  * Python would give, or with RUNNER_STATUS_LIMIT. died is False for sys.exit(). */
 PyObject *runner_execute(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 
+/* -1 with an exception set once _execute() has been called: _execute() itself, _reporter() and whatever else
+ * serves the command line only are refused from then on. */
+int runner_before_the_program(void);
+
 /* _run_file(path, namespace): what the interpreter does with a script. path None: standard input.
  * _run_text(code, namespace): what it does with -c. Python's own compile() is not used: it creates the
  * classes of module ast first, 200 kB of them. */

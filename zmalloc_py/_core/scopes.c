@@ -204,9 +204,13 @@ void scopes_note_raised(uint64_t number)
 
 /* ---- reports ------------------------------------------------------------------------------------- */
 
-static size_t growth(size_t before, size_t now)
+/* A few modules. Without an end to it the words of a script that are a part of a report (what its exception's
+ * __str__ keeps) would raise the limits each time. */
+static const size_t most_left_by_reports = (size_t)1 << 20;
+
+static size_t with_growth(size_t left, size_t before, size_t now)
 {
-    return now > before ? now - before : 0;
+    return smaller(now > before ? plus(left, now - before) : left, most_left_by_reports);
 }
 
 void scopes_report_begin(void)
@@ -233,8 +237,8 @@ void scopes_report_end(void)
     zport_lock(&set.lock);
     const struct scope_marks least = minima(&number);
     if (least.limit != SIZE_MAX || least.held != SIZE_MAX) {
-        set.report_used += growth(set.used_before_report, used);
-        set.report_held += growth(set.held_before_report, held);
+        set.report_used = with_growth(set.report_used, set.used_before_report, used);
+        set.report_held = with_growth(set.report_held, set.held_before_report, held);
         atomic_store(&python_account.peak, set.peak_before_report);
         apply();
     }
