@@ -23,7 +23,7 @@ OUT     ?= build/c/$(BACKEND)$(if $(MODE),-$(MODE))
 .PHONY: help demo test test-core test-python test-plugin test-plugin-all test-suites bench-pytest \
         test-neighbours clean-errors test-lua test-lua55 lint lib lua lua-all install install-lua \
         uninstall uninstall-lua wheel sdist bench bench-full bench-modes bench-lua bench-core \
-        bench-growth test-faults clean
+        bench-growth test-faults test-escapes clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -261,6 +261,16 @@ test-faults: .need-test ## each public entry with each of its requests refused, 
 	    pythons="$$pythons $$venv/bin/python"; \
 	done; \
 	tools/faults.sh build/reliability $$pythons
+
+test-escapes: .need-test ## every attempt at getting past a cap, in both modes and without one, on each Python, and each Lua
+	@set -e; for python in $$(tools/pythons.sh); do \
+	    venv=build/venv/$$(echo $$python | tr / _); \
+	    echo "=== $$($$python --version) ($$python)"; \
+	    tools/venv.sh $$python $$venv test; \
+	    ZMALLOC_TEST_ESCAPES=all $$venv/bin/python -m pytest -q $(JOBS) tests/python/test_escapes.py; \
+	done
+	@tools/venv.sh $(PYTHON) $(VENV) test
+	@ZMALLOC_TEST_ESCAPES=all $(VENV)/bin/python -m pytest -q $(JOBS) tests/lua/test_escapes.py
 
 NUMPYS := 1.22 1.26 2.2 newest
 test-neighbours: .need-test ## numpy (old and new), pandas, IPython and a Jupyter kernel, on each Python
