@@ -428,7 +428,11 @@ def test_a_subprocess_inherits_only_the_variable() -> None:
 INTERPRETERS = (
     SETTLED
     + """
-import sys
+import os, sys, threading
+def failed(error):                         # a thread's failure is the process's
+    sys.__excepthook__(*error[:3])
+    os._exit(1)
+threading.excepthook = failed
 try:
     import _interpreters as api            # 3.13
 except ImportError:
@@ -621,6 +625,14 @@ settled()
 """,
         timeout=120,
     )
+
+
+@pytest.mark.parametrize("tool", ["", "import tracemalloc\n"])
+@pytest.mark.parametrize("own_gil", KINDS)
+def test_the_first_import_may_be_made_by_a_sub_interpreter(own_gil: bool, tool: str) -> None:
+    """One with a GIL of its own cannot import _tracemalloc, which is to be asked whether it runs."""
+    code = INTERPRETERS.replace("import time, zmalloc\n", "import time\n")
+    snippet(f"{tool}{code}\nin_new('import zmalloc; assert zmalloc.is_installed()', {own_gil})\n")
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="a GIL of its own is new in 3.12")

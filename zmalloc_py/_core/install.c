@@ -152,21 +152,23 @@ static bool are_many_interpreters(void)
     return PyInterpreterState_Next(PyInterpreterState_Head()) != NULL;
 }
 
+/* Without an import: an interpreter with a GIL of its own is refused that of _tracemalloc. No block is at NULL. */
+static bool is_tracing(void)
+{
+    return PyTraceMalloc_Untrack(0, 0) != -2;
+}
+
 /* tracemalloc's stop() puts back what it found at its start, so it has to start after us. */
 static PyObject *stop_tracemalloc(void)
 {
-    PyObject *module = PyImport_ImportModule("_tracemalloc"), *limit = NULL;
-    PyObject *tracing = module ? PyObject_CallMethod(module, "is_tracing", NULL) : NULL;
-    if (tracing == Py_True) {
-        limit = PyObject_CallMethod(module, "get_traceback_limit", NULL);
-        PyObject *done = limit ? PyObject_CallMethod(module, "stop", NULL) : NULL;
-        if (!done)
-            Py_CLEAR(limit);
-        Py_XDECREF(done);
-    } else if (tracing) {
-        limit = Py_NewRef(Py_None);
-    }
-    Py_XDECREF(tracing);
+    if (!is_tracing())
+        Py_RETURN_NONE;
+    PyObject *module = PyImport_ImportModule("_tracemalloc");
+    PyObject *limit = module ? PyObject_CallMethod(module, "get_traceback_limit", NULL) : NULL;
+    PyObject *done = limit ? PyObject_CallMethod(module, "stop", NULL) : NULL;
+    if (!done)
+        Py_CLEAR(limit);
+    Py_XDECREF(done);
     Py_XDECREF(module);
     return limit; /* None: it was not running; NULL: an exception is set */
 }
