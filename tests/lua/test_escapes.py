@@ -1,7 +1,8 @@
 """No way out of the cap of zlua: what a script can try is stopped.
 
-Each tries to hold GOAL bytes and prints "got out" if it could. ZMALLOC_TEST_ESCAPES=all (make test-escapes)
-tries them with each Lua, and without a cap: there each has to get out, or its test could not fail.
+Each tries to hold GOAL bytes and prints "got out" if it could. ZMALLOC_TEST_ESCAPES=all, as make
+test-escapes sets it, tries them with each Lua, and without a cap: there each has to get out, or its
+test could not fail.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ ATTEMPTS = {
     "another copy of the module": Attempt("""
         package.loaded.zmalloc = nil
         local ok, again = pcall(require, "zmalloc")
-        if ok and type(again) == "table" then pcall(again.limit, nil) pcall(again.limit, "1 GiB") end
+        if ok and type(again) == "table" then
+          pcall(again.limit, nil) pcall(again.limit, "1 GiB")
+        end
         local kept = fill() out()
     """),
     "the registry": Attempt("""

@@ -5,6 +5,7 @@ A process started by a large one (this one) would inherit that one's peak, so a 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -51,10 +52,8 @@ def confined(command: Sequence[str | Path], address_space: int = 0) -> Ended:
             try:
                 launcher.wait(TIMEOUT)
             finally:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.killpg(launcher.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
                 launcher.wait()
         texts = [file.read_text("utf-8", "replace") for file in (out, err)]
         assert report.exists(), texts

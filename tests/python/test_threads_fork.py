@@ -630,7 +630,7 @@ settled()
 @pytest.mark.parametrize("tool", ["", "import tracemalloc\n"])
 @pytest.mark.parametrize("own_gil", KINDS)
 def test_the_first_import_may_be_made_by_a_sub_interpreter(own_gil: bool, tool: str) -> None:
-    """One with a GIL of its own cannot import _tracemalloc, which is to be asked whether it runs."""
+    """One with a GIL of its own cannot import _tracemalloc, to be asked whether it runs."""
     code = INTERPRETERS.replace("import time, zmalloc\n", "import time\n")
     snippet(f"{tool}{code}\nin_new('import zmalloc; assert zmalloc.is_installed()', {own_gil})\n")
 
