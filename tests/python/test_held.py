@@ -207,6 +207,20 @@ def test_from_held_to_exact_and_not_back() -> None:
         """)
 
 
+def test_a_seal_keeps_the_mode() -> None:
+    """Exact counting would let a block in each pool hold any amount."""
+    snippet("""
+        zmalloc.limit(zmalloc.used() + 4 * MIB, seal=True)
+        try:
+            zmalloc.install(mode="exact")
+        except PermissionError as error:
+            assert "sealed" in str(error)
+        else:
+            raise AssertionError
+        assert zmalloc.mode() == "held" and zmalloc.install() is False
+        """)
+
+
 def test_held_can_be_installed_later() -> None:
     snippet(
         """

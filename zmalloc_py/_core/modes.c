@@ -5,6 +5,7 @@
 #include "arrays.h"
 #include "hooks.h"
 #include "runner.h"
+#include "scopes.h"
 
 /* All that has to be in place for everything to be counted. As hooks_install(). */
 int modes_install(void)
@@ -83,6 +84,11 @@ PyObject *modes_py_install(PyObject *module, PyObject *args, PyObject *keywords)
         PyErr_SetString(PyExc_RuntimeError,
                         "mode 'held' cannot follow on mode 'exact': start the process with ZMALLOC_MODE=held, or "
                         "import zmalloc with ZMALLOC_NO_INSTALL=1 and install it then");
+        return NULL;
+    }
+    if (mode == MODE_EXACT && hooks_count_arenas() && scopes_are_sealed()) {
+        PyErr_SetString(PyExc_PermissionError,
+                        "a limit is sealed: what the system gives stays counted, so the mode stays 'held'");
         return NULL;
     }
     const int done = mode == MODE_HELD ? install_held() : mode == MODE_EXACT ? install_exact() : modes_install();

@@ -153,10 +153,24 @@ void scopes_seal(struct scope_marks marks)
     zport_unlock(&set.lock);
 }
 
+/* set.lock is held. */
+static bool is_any_sealed(void)
+{
+    return set.sealed.limit != SIZE_MAX || set.sealed.held != SIZE_MAX;
+}
+
+bool scopes_are_sealed(void)
+{
+    zport_lock(&set.lock);
+    const bool is_sealed = is_any_sealed();
+    zport_unlock(&set.lock);
+    return is_sealed;
+}
+
 bool scopes_remove_bare(void)
 {
     zport_lock(&set.lock);
-    const bool is_sealed = set.sealed.limit != SIZE_MAX || set.sealed.held != SIZE_MAX;
+    const bool is_sealed = is_any_sealed();
     if (!is_sealed) {
         set.bare = scope_no_marks;
         set.bare_number = 0;

@@ -75,6 +75,8 @@ const char *scopes_name(uint64_t number);
 /* A number that no other scope has. */
 uint64_t scopes_new_number(void);
 
+bool scopes_are_sealed(void);
+
 /* What happens at the limit, for the scopes that it concerns. */
 void scopes_note_refusal(size_t n);      /* n more bytes were refused */
 void scopes_note_crossing(size_t used);  /* use has gone up to that */
