@@ -33,11 +33,12 @@ local unpack = table.unpack or unpack
 local load = loadstring or load
 local zmalloc = require "zmalloc"
 local function out() print("got out") end
+local n = 0                                -- equal strings would be one
 local function fill(goal)
-  local kept, taken, n = {{}}, 0, 0
+  local kept, taken = {{}}, 0
   while taken < (goal or GOAL) do
     n = n + 1
-    kept[n] = string.rep("x", 1000) .. n
+    kept[#kept + 1] = string.rep("x", 1000) .. n
     taken = taken + 1000
   end
   return kept
@@ -124,7 +125,11 @@ ATTEMPTS = {
     "coroutines": Attempt("""
         local all = {}
         for i = 1, GOAL / 100000 do
-          local co = coroutine.create(function() local mine = fill(100000) coroutine.yield() end)
+          local co = coroutine.create(function()
+            local mine = fill(100000)
+            coroutine.yield()
+            return #mine
+          end)
           assert(coroutine.resume(co))
           all[i] = co
         end
@@ -221,6 +226,7 @@ ATTEMPTS = {
         error(setmetatable({}, {__tostring = function() kept = fill() out() return "x" end}))
     """, (FAILED, STOPPED)),
     "hooks": Attempt("""
+        if jit then jit.off() end
         local all = {}
         debug.sethook(function() all[#all + 1] = string.rep("x", 10000) .. #all end, "", 100)
         local n = 0

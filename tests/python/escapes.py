@@ -74,7 +74,7 @@ ATTEMPTS = {
         kept = fill(); out()
     """),
     "a huge reserve": Attempt("""
-        now = zmalloc.limit() or LIMIT
+        now = zmalloc.limit() or 4 * GOAL
         tries(lambda: zmalloc.limit(now, reserve="10 GiB", seal=True),
               lambda: zmalloc.limit(now - 1, reserve="10 GiB"),
               lambda: zmalloc.limit(now, reserve="10 GiB"))
@@ -130,12 +130,15 @@ ATTEMPTS = {
         for o in gone:
             tries(lambda: o.__exit__(None, None, None), lambda: o(None), lambda: o.__init__())
         del gone
-        tries(lambda: type(zmalloc.limit(LIMIT)).__new__(type(zmalloc.limit(LIMIT))))
+        one = zmalloc.limit(zmalloc.limit() or 4 * GOAL)
+        tries(lambda: type(one).__new__(type(one)), lambda: one.__exit__(None, None, None))
+        del one
         gc.collect()
         kept = fill(); out()
     """),
     "leave a limit that was never entered": Attempt("""
-        for n in (LIMIT, LIMIT - MIB):
+        most = zmalloc.limit() or 4 * GOAL
+        for n in (most, most - MIB):
             tries(lambda: zmalloc.limit(n).__exit__(None, None, None))
             tries(lambda: zmalloc.limit(n)(None))
         kept = fill(); out()
