@@ -348,7 +348,7 @@ lint: .need-python ## ruff and mypy --strict; luacheck where there is one
 
 # ---- both languages in one process -----------------------------------------------------------
 
-.PHONY: example-host test-together
+.PHONY: example-host test-together soak
 HOST_OUT ?= build/example-host/$(subst /,_,$(PYTHON))
 HOST_C   := $(SOURCES:%=csrc/%.c) $(wildcard zmalloc_py/_core/*.c lua/*.c)
 HOST_C   := $(filter-out lua/zlua%,$(HOST_C)) examples/host.c
@@ -375,6 +375,11 @@ test-together: .need-test ## the tests of Python and Lua in one process, on each
 	    tools/venv.sh $$python $$venv test; \
 	    $$venv/bin/python -m pytest -q $(JOBS) tests/together/test_allocator.py tests/together/test_examples.py; \
 	done
+
+SOAK_SECONDS ?= 3600
+soak: .need-test ## an hour (SOAK_SECONDS=3600) of threads, forks, moving caps, interrupts, refusals and kills
+	@tools/venv.sh $(PYTHON) $(VENV) test
+	@$(VENV)/bin/python tests/together/soak.py run $(SOAK_SECONDS) --json build/reliability/soak.json
 
 sdist: .need-python ## build the source distribution
 	@$(MAKE) --no-print-directory .build KIND=--sdist
