@@ -397,7 +397,7 @@ def soak_kills(chance: random.Random, seconds: float) -> dict[str, int]:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         usual = time.monotonic() - started
         while time.monotonic() < end or done["killed"] < 3:
-            old = report.read_bytes()
+            old = report.stat()
             child = subprocess.Popen(command, stdout=subprocess.PIPE)
             assert child.stdout
             child.stdout.readline()  # its program has run: what is left is the report
@@ -406,12 +406,12 @@ def soak_kills(chance: random.Random, seconds: float) -> dict[str, int]:
             child.wait()
             child.stdout.close()
             done["killed" if child.returncode else "ended"] += 1
-            text = report.read_bytes()
-            content = json.loads(text)
+            content, new = json.loads(report.read_bytes()), report.stat()
+            is_new = (new.st_ino, new.st_mtime_ns) != (old.st_ino, old.st_mtime_ns)
             assert content["status"] == 0, content
             assert content["stats"]["peak"] > 0, content
-            assert (text != old) or child.returncode, "an ended process left no report"
-            done["new" if text != old else "old"] += 1
+            assert is_new or child.returncode, "an ended process left no report"
+            done["new" if is_new else "old"] += 1
     return dict(done)
 
 
@@ -454,6 +454,7 @@ def run(seconds: float, seed: int, file: Path | None) -> int:
                     time.sleep(0.1)
                     if time.monotonic() > deadline:
                         child.kill()
+                        child.wait()
                         differences.append(f"{name}: hangs")
                 out.seek(0), err.seek(0)
                 if child.returncode == 0:
