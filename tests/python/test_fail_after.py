@@ -450,3 +450,41 @@ def test_without_the_hooks_it_says_so() -> None:
         env={"ZMALLOC_NO_INSTALL": "1"},
     ).value
     assert "not installed" in out
+
+
+@pytest.mark.parametrize("repeat", [1, -1])
+def test_tracemalloc_gets_its_trace_of_a_block_that_has_grown(repeat: int) -> None:
+    """It has no way back by then, and ends the process."""
+    snippet(f"""
+        import tracemalloc, zmalloc
+        tracemalloc.start()
+        kept, failed = [], 0
+        for n in range(60):
+            try:
+                with zmalloc.fail_after(n, {repeat}):
+                    for i in range(2000):
+                        kept.append(i)
+            except MemoryError:
+                failed += 1
+        assert failed > 10, failed
+        """)
+
+
+@pytest.mark.parametrize("reserve", [0, 100_000])
+def test_so_it_does_at_the_hard_limit(reserve: int) -> None:
+    snippet(f"""
+        import tracemalloc, zmalloc
+        rows = 4000
+        grow = compile("\\n".join(f"lists[{{i}}].append(0)" for i in range(rows)), "grow", "exec")
+        stopped = 0
+        for room in range(0, 2_000, 100):
+            lists = [[0, 0, 0, 0] for _ in range(rows)]   # each is full
+            tracemalloc.start()                           # each line is a trace of its own
+            try:
+                with zmalloc.limit(zmalloc.used() + room, reserve={reserve}):
+                    exec(grow)
+            except MemoryError:
+                stopped += 1
+            tracemalloc.stop()
+        assert stopped > 10, stopped
+        """)

@@ -124,7 +124,6 @@ def one_of_main(chance: random.Random) -> str:
         with zmalloc.limit(zmalloc.used() + MIB), zmalloc.exempt():
             churn(chance, 40)
     elif kind == "fail":
-        tracemalloc.stop()  # it aborts the process where a trace for a block that grew is refused
         with zmalloc.fail_after(chance.randrange(60), chance.choice((1, 1, 3))):
             churn(chance, 60)
     else:

@@ -4,6 +4,8 @@
 
 #include "callers.h"
 
+#include "hooks_inside.h"
+
 #include <stdint.h>
 #include <string.h>
 
@@ -99,6 +101,20 @@ bool callers_set_a_default(void)
     return is_called(setters, sizeof setters / sizeof *setters);
 }
 
+bool callers_trace_a_resize(void)
+{
+    static const PyMemAllocatorDomain domains[] = {PYMEM_DOMAIN_RAW, PYMEM_DOMAIN_MEM, PYMEM_DOMAIN_OBJ};
+    uintptr_t tools[3];
+    size_t count = 0;
+    for (int i = 0; i < 3; i++) {
+        PyMemAllocatorEx top;
+        PyMem_GetAllocator(domains[i], &top);
+        if (top.realloc != hooks_ours[i].realloc)
+            tools[count++] = (uintptr_t)top.realloc;
+    }
+    return count && is_called(tools, count);
+}
+
 #else
 
 int callers_init(void)
@@ -112,6 +128,11 @@ bool callers_are_fragile(void)
 }
 
 bool callers_set_a_default(void)
+{
+    return false;
+}
+
+bool callers_trace_a_resize(void)
 {
     return false;
 }

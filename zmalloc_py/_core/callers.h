@@ -18,4 +18,8 @@ bool callers_are_fragile(void);
  * a value beside the exception, the dict counts an entry that it does not have, and a loop of such calls never ends. */
 bool callers_set_a_default(void);
 
+/* Is a tool that has wrapped our hooks in the middle of a resize? tracemalloc asks RAW for the trace of a block that has
+ * been resized already, has no way back, and ends the process where it gets none. */
+bool callers_trace_a_resize(void);
+
 #endif

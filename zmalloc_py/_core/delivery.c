@@ -311,7 +311,7 @@ bool delivery_must_grant(struct thread *t, enum domain d, size_t n)
 {
     PyThreadState *state = frames_state(); /* a lock is a RAW block: NULL if that is asked for without the GIL */
     if (!has_reserve(t))
-        return relief_is_due_to_flaw(state, n);
+        return relief_is_due_to_flaw(state, d, n);
     if (d == STACK)
         return relief_is_due_to_chunk(state, n);
     if ((t->state & LENIENT) && relief_is_due_to_verdict(n))

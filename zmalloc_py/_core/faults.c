@@ -92,7 +92,7 @@ static bool is_vital(PyThreadState *state, enum domain d, size_t n)
     if (state->interp == PyInterpreterState_Main() &&
         (machinery_is_threading(&top) || machinery_is_asyncio(&top) || is_table(d, n)))
         return true;
-    return callers_are_fragile();
+    return callers_are_fragile() || (d == RAW && callers_trace_a_resize());
 }
 
 static void note_refusal(PyThreadState *state)

@@ -16,6 +16,7 @@
 
 #include "relief.h"
 
+#include "callers.h"
 #include "machinery.h"
 
 #include <stdatomic.h>
@@ -241,11 +242,17 @@ static bool is_function(const struct spot *top)
     return LOSES_CODE && frames_is_fragile(top);
 }
 
+/* A traceback of a tool's. */
+static bool is_trace(enum domain d, size_t n)
+{
+    return d == RAW && n <= LARGEST && callers_trace_a_resize();
+}
+
 /* Small ones. */
 static enum relief relief_of(PyThreadState *state, const struct spot *top, enum domain d, size_t n)
 {
     enum relief relief = relief_of_unwinding(state, top, n);
-    if (!top->frame || machinery_is_threading(top) || is_function(top) || relief_is_lock(d, n))
+    if (!top->frame || machinery_is_threading(top) || is_function(top) || relief_is_lock(d, n) || is_trace(d, n))
         relief = RELIEF_ANY;
     if (relief != RELIEF_NONE)
         return take_block() ? relief : RELIEF_NONE;
@@ -265,13 +272,13 @@ enum relief relief_is_due(PyThreadState *state, enum domain d, size_t n)
     return relief_of(state, &top, d, n);
 }
 
-bool relief_is_due_to_flaw(PyThreadState *state, size_t n)
+bool relief_is_due_to_flaw(PyThreadState *state, enum domain d, size_t n)
 {
     struct spot top;
     if (!is_main_interpreter(state))
         return false;
     frames_top(state, &top);
-    return ((n <= LARGEST && is_function(&top)) || is_table_growing(n)) && take_block();
+    return ((n <= LARGEST && is_function(&top)) || is_table_growing(n) || is_trace(d, n)) && take_block();
 }
 
 bool relief_is_due_to_verdict(size_t n)
