@@ -61,7 +61,7 @@ def test_a_script_does_not_get_past_its_cap(name: str, mode: str, tmp_path: Path
     assert not any(word in seen.err for word in CRASHES), seen
     most = at_rest(mode) + RESIDENT[mode] * HARD + ROOM
     assert seen.resident <= most, (seen.resident / MIB, most / MIB)
-    if not attempt.reports:
+    if not attempt.reports or seen.status < 0:  # a signal of its own leaves no time for one
         return
     stats = json.loads(report.read_text())["stats"]
     assert stats["mode"] == mode
