@@ -608,7 +608,10 @@ gate = threading.Lock()
 def work(i):
     with gate:
         pass
-    run(i, code)
+    try:
+        run(i, code)
+    except Exception as error:         # the loop's own int is refused, too
+        assert "MemoryError" in str(error), error
 threads = [threading.Thread(target=work, args=(i,)) for i in ids]
 with gate:
     # before the cap: where CPython has no memory to start a thread, start() waits for ever
