@@ -307,7 +307,7 @@ ATTEMPTS = {
         code = compile("kept = []\\nfor i in range(GOAL // 400): kept.append(bytes(400))\\nout()",
                        threading.__file__, "exec")
         exec(code, {"__name__": "threading", "GOAL": GOAL, "out": out})
-    """),
+    """, slow=True),  # on 3.13 at times with a SystemError: nothing is left to unwind with
     # ---- the collector
     "gc.freeze": Attempt("""
         gc.disable(); gc.freeze(); gc.set_threshold(0)
