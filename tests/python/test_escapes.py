@@ -139,4 +139,4 @@ assert 1 <= done < 20
 """)
     seen = confined([sys.executable, script])
     assert seen.status == 0, seen
-    assert seen.resident <= at_rest("exact") + (8 + 1 + 1 + 8) * MIB + ROOM, seen.resident / MIB
+    assert seen.resident <= at_rest("exact") + (8 + 1 + 4 + 8) * MIB + ROOM, seen.resident / MIB

@@ -84,7 +84,7 @@ void scopes_note_settled(size_t used);   /* use has been found there after a col
 void scopes_note_raised(uint64_t number);
 
 /* Between the two this thread may go beyond the limits, for a report about a script that has left nothing.
- * What reports leave behind (modules that they imported) is added to the limits in force, up to 1 MiB in all,
+ * What reports leave behind (modules that they imported) is added to the limits in force, up to 4 MiB in all,
  * so that the script's own last words have the room that they had before; the peak does not remember it.
  * Do not nest. */
 void scopes_report_begin(void);
