@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import contenders
 import programs
 from instructions import count
 from interleave import geometric_mean
@@ -166,26 +167,19 @@ ALL: tuple[Callable[[], None], ...] = (
 RUNAWAYS = {f.__name__: f for f in ALL}
 
 
-def peak_resident() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("no VmHWM in /proc/self/status")
-
-
 def run_away(name: str, mib: int) -> None:
     """Prints the peak of resident memory beyond the start, in bytes, and what ended it."""
     import zmalloc
 
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    start = peak_resident()
+    start = contenders.peak_resident()
     how = "nothing"
     try:
         with zmalloc.limit(zmalloc.used() + mib * MIB):
             RUNAWAYS[name]()
     except BaseException as error:
         how = type(error).__name__
-    print(peak_resident() - start, how)
+    print(contenders.peak_resident() - start, how)
 
 
 def resident(name: str, mib: int, mode: str) -> tuple[float, str]:

@@ -207,8 +207,7 @@ def _run(command: list[str], place: Path, timeout: float) -> tuple[str, float, i
     text = log.read_text(errors="replace").strip()
     if status:
         return text, wall, 0, f"status {status}: {text.splitlines()[-1] if text else ''}"[:200]
-    kib = int(resident.read_text()) if resident.exists() else 0
-    return text, wall, kib * 1024, ""
+    return text, wall, int(resident.read_text()) if resident.exists() else 0, ""
 
 
 def _values(output: Path) -> dict[str, list[float]]:

@@ -218,8 +218,8 @@ void scopes_note_raised(uint64_t number)
 
 /* ---- reports ------------------------------------------------------------------------------------- */
 
-/* Modules: 3.13 imports some 2 MiB of them to show an exception. Without an end to it the words of a script that are a part of a report (what its exception's
- * __str__ keeps) would raise the limits each time. */
+/* Modules: 3.13 imports some 2 MiB of them to show an exception. Without an end to it the words of a script that are
+ * a part of a report (what its exception's __str__ keeps) would raise the limits each time. */
 static const size_t most_left_by_reports = (size_t)4 << 20;
 
 static size_t with_growth(size_t left, size_t before, size_t now)
