@@ -4,6 +4,7 @@
  *     lua_host stock|plain|single|capped|shared|group script.lua [argument]
  *     lua_host version */
 #include "figures.h"
+#include "zcompat.h"
 #include "zmalloc_lua.h"
 
 #include <lauxlib.h>
@@ -74,7 +75,7 @@ int main(int argc, char **argv)
     const bool is_stock = strcmp(argv[1], "stock") == 0, is_plain = strcmp(argv[1], "plain") == 0;
     zaccount *account = is_stock || is_plain ? NULL : account_for(argv[1]);
     const double start = cpu_seconds(CLOCK_PROCESS_CPUTIME_ID);
-    lua_State *L = is_stock ? luaL_newstate() : lua_newstate(is_plain ? plain : zmalloc_lua_alloc, account);
+    lua_State *L = is_stock ? luaL_newstate() : zcompat_newstate(is_plain ? plain : zmalloc_lua_alloc, account);
     if (!L || run(L, argv[2], argc > 3 ? argv[3] : NULL)) {
         fprintf(stderr, "lua_host: %s\n", L ? lua_tostring(L, -1) : "no state");
         return 1;

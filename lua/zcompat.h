@@ -126,6 +126,16 @@ static inline int zcompat_call_c(lua_State *L, lua_CFunction f, void *ud)
     return status;
 }
 
+/* lua_newstate(), whose third argument, 5.5's seed of its hashes, is 0: runs repeat. NULL for want of memory. */
+static inline lua_State *zcompat_newstate(lua_Alloc alloc, void *ud)
+{
+#if LUA_VERSION_NUM >= 505
+    return lua_newstate(alloc, ud, 0);
+#else
+    return lua_newstate(alloc, ud);
+#endif
+}
+
 /* ---- the collector ------------------------------------------------------------------------------- */
 
 /* What the collector believes it holds, in bytes, or -1 where it does not tell: in a finalizer of 5.4.4

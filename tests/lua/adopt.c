@@ -89,15 +89,6 @@ static void *in_arena(void *ud, void *ptr, size_t osize, size_t nsize)
     return p;
 }
 
-static lua_State *new_with(lua_Alloc f, void *ud)
-{
-#if LUA_VERSION_NUM >= 505
-    return lua_newstate(f, ud, 0);
-#else
-    return lua_newstate(f, ud);
-#endif
-}
-
 static lua_State *stock_host(void)
 {
     return luaL_newstate();
@@ -105,7 +96,7 @@ static lua_State *stock_host(void)
 
 static lua_State *header_host(void)
 {
-    return new_with(with_headers, &held_blocks);
+    return zcompat_newstate(with_headers, &held_blocks);
 }
 
 static lua_State *arena_host(void)
@@ -114,7 +105,7 @@ static lua_State *arena_host(void)
     if (!arena.bytes)
         arena.bytes = malloc(arena.size);
     arena.used = 0;
-    return new_with(in_arena, &arena);
+    return zcompat_newstate(in_arena, &arena);
 }
 
 static const struct host {

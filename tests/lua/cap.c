@@ -4,11 +4,7 @@
 
 static lua_State *new_watched(struct watch *w)
 {
-#if LUA_VERSION_NUM >= 505
-    return lua_newstate(watched, w, 0);
-#else
-    return lua_newstate(watched, w);
-#endif
+    return zcompat_newstate(watched, w);
 }
 
 /* A state with its libraries, watched, without a cap. */

@@ -41,11 +41,7 @@ static void use(lua_State *L)
 
 static lua_State *new_direct(zaccount *a)
 {
-#if LUA_VERSION_NUM >= 505
-    return lua_newstate(zmalloc_lua_alloc, a, 0);
-#else
-    return lua_newstate(zmalloc_lua_alloc, a);
-#endif
+    return zcompat_newstate(zmalloc_lua_alloc, a);
 }
 
 /* A stock state that is adopted. It lives on when that is refused, and is used uncounted. */

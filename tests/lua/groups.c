@@ -29,11 +29,7 @@ static lua_State *new_state(zaccount *a, bool is_watched)
 {
     if (!is_watched)
         return zmalloc_lua_newstate(a);
-#if LUA_VERSION_NUM >= 505
-    return lua_newstate(watched_group, a, 0);
-#else
-    return lua_newstate(watched_group, a);
-#endif
+    return zcompat_newstate(watched_group, a);
 }
 
 /* Not "everything": the C library's time functions, as Lua calls them, are not for threads. LuaJIT does not

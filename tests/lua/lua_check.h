@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "zaccount.h"
+#include "zcompat.h"
 #include "zmalloc_lua.h"
 
 #include <lauxlib.h>

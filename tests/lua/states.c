@@ -7,11 +7,7 @@
 
 static lua_State *new_direct(zaccount *a)
 {
-#if LUA_VERSION_NUM >= 505
-    return lua_newstate(zmalloc_lua_alloc, a, 0);
-#else
-    return lua_newstate(zmalloc_lua_alloc, a);
-#endif
+    return zcompat_newstate(zmalloc_lua_alloc, a);
 }
 
 /* What a state is made by. The second needs a cap's whole room at once, the first piece by piece. */
