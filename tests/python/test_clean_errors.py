@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from .clean_errors import checks, loads, matrix, runner
-from .clean_errors.known import KNOWN
+from .clean_errors.known import KNOWN, known
 
 VERSION = platform.python_version()
 NAMES = loads.names()
@@ -59,6 +59,28 @@ def test_an_entry_of_known_explains_nothing_but_what_it_names() -> None:
         assert not entry.explains(load, [], version)
         assert not entry.explains(load, ["hang"], version)
         assert not entry.explains("no.such_load", [entry.reason], version)
+
+
+#: What was seen of the flaws whose reason has more than one form.
+SEEN = [
+    ("asyncio.unawaited", "stderr: Exception ignored in: <coroutine object nothing at 0x...>"),
+    (
+        "asyncio.unawaited",
+        "stderr: Exception ignored in sys.unraisablehook: <built-in function unraisablehook>",
+    ),
+    (
+        "asyncio.tasks_that_hold",
+        "stderr: Exception ignored in: <bound method BaseEventLoop.call_exception_handler of"
+        " <_UnixSelectorEventLoop running=True closed=False debug=False>> MemoryError",
+    ),
+]
+
+
+@pytest.mark.parametrize(("load", "reason"), SEEN)
+def test_each_form_of_a_flaw_is_explained(load: str, reason: str) -> None:
+    explained = known(load, [reason], "3.11.7")
+    assert explained is not None
+    assert known(load, [reason, "SystemError instead of a MemoryError"], "3.11.7") is None
 
 
 #: Deterministic, and wrong once. Up to 3.11 a worker's error is placed while the loop goes on; the
