@@ -56,8 +56,8 @@ static struct measured measure(const Budget *b)
     if (!b->is_entered)
         return b->was_entered ? m : (struct measured){0, 0, 0, 0, false};
     if (b->gauge) {
-        const struct gauge *g = b->gauge;
-        return (struct measured){g->net, g->peak, g->allocations, g->frees, g->hit};
+        const struct gauge_figures f = gauges_read(b->gauge);
+        return (struct measured){f.net, f.peak, f.allocations, f.frees, b->gauge->hit};
     }
     const int64_t start = (int64_t)b->scope->start;
     m.net = (int64_t)zaccount_used(&python_account) - start;
@@ -83,7 +83,7 @@ static void keep(Budget *b)
 
 static struct gauge *new_gauge(const Budget *b)
 {
-    struct gauge *g = calloc(1, sizeof *g);
+    struct gauge *g = gauges_new();
     if (!g)
         return NULL;
     g->number = b->number;
@@ -137,13 +137,13 @@ static PyObject *leave_gauge(PyObject *module, Budget *b, PyObject *error)
     g->limit = g->hard = SIZE_MAX;
     asks_forget(b->number);
     keep(b);
-    if (looks && atomic_load(&g->net) > 0 && (size_t)atomic_load(&g->net) > b->n)
+    if (looks && b->net > 0 && (size_t)b->net > b->n)
         verdict_collect(thread_name, 0);
-    const int64_t net = atomic_load(&g->net);
+    const int64_t net = gauges_read(g).net;
     b->is_entered = false;
     b->gauge = NULL;
     if (gauges_remove(g))
-        free(g);
+        gauges_free(g);
     if (!looks || net <= 0 || (size_t)net <= b->n)
         Py_RETURN_NONE;
     b->hit = true;
@@ -183,7 +183,7 @@ static void budget_dealloc(PyObject *op)
     }
     if (b->scope)
         scope_free(b->scope);
-    free(b->gauge);
+    gauges_free(b->gauge);
     with_dealloc(op);
 }
 

@@ -105,7 +105,7 @@ static bool is_dive(const struct thread *t, enum domain d, PyThreadState *state,
            !frames_has_error(state);
 }
 
-static size_t measured(const struct thread *t, const struct ask *ask)
+static size_t measured(struct thread *t, const struct ask *ask)
 {
     const struct gauge *g = ask->of_thread ? gauges_find(t, ask->number) : NULL;
     return g ? (size_t)atomic_load(&g->net) : zaccount_used(&python_account);
@@ -394,8 +394,10 @@ void delivery_note_gauges(struct thread *t, enum domain d, size_t n)
     PyThreadState *state = d == RAW ? NULL : frames_state();
     const size_t debt = own_debt(t, state);
     const struct gauge *g = gauges_over(t, debt);
-    if (!g)
+    if (!g) {
+        gauges_arm(t, PY_VERSION_HEX < 0x030b0000 || debt > 0);
         return;
+    }
     if (marks_in_force().limit == SIZE_MAX)
         t->above = (size_t)atomic_load(&g->net) - n <= g->limit ? n : t->above + n;
     if (state)

@@ -142,6 +142,11 @@ static void note_gone(struct thread *t)
         t->state &= ~(unsigned)FAULTY;
 }
 
+static void drop(struct tied *one)
+{
+    free(one);
+}
+
 void faults_add(struct fault *f)
 {
     struct thread *t = thread_self();
@@ -149,7 +154,7 @@ void faults_add(struct fault *f)
         thread_join(t);
     tied_sweep(&t->faults, false);
     *way_here() = (struct way){.to_come = 0};
-    tied_add(&t->faults, &f->tied);
+    tied_add(&t->faults, &f->tied, drop);
     t->state |= FAULTY;
 }
 

@@ -6,6 +6,8 @@
 #include "hooks.h"
 #include "hooks_inside.h"
 
+#include <stdlib.h>
+
 #define GET(field) atomic_load_explicit(&(field), memory_order_relaxed)
 #define SET(field, value) atomic_store_explicit(&(field), (value), memory_order_relaxed)
 
@@ -19,11 +21,150 @@ static struct gauge *next(const struct gauge *g)
     return (struct gauge *)g->tied.next;
 }
 
+/* ---- the ledger ------------------------------------------------------------------------------ */
+
+static void raise_to(_Atomic int64_t *most, int64_t n)
+{
+    if (n > GET(*most))
+        SET(*most, n);
+}
+
+/* Brings the gauges up to date. The next call of a hook looks at them. */
+static void settle(struct thread *t)
+{
+    struct ledger *l = t->ledger;
+    if (!l)
+        return;
+    atomic_fetch_add(&l->turn, 1);
+    for (struct gauge *g = first(t); g; g = next(g)) {
+        raise_to(&g->peak, GET(g->net) + GET(l->top));
+        count_up(&g->net, GET(l->net));
+        count_up(&g->allocations, GET(l->allocations));
+        count_up(&g->frees, GET(l->frees));
+    }
+    SET(l->net, 0);
+    SET(l->top, 0);
+    SET(l->allocations, 0);
+    SET(l->frees, 0);
+    l->high = l->low = 0;
+    atomic_fetch_add(&l->turn, 1);
+}
+
+/* More than any thread can take or free. */
+static const int64_t far_away = INT64_MAX / 4;
+
+static void narrow(int64_t *room, size_t n)
+{
+    if (n < (size_t)*room)
+        *room = (int64_t)n;
+}
+
+void gauges_arm(struct thread *t, bool owes)
+{
+    int64_t up = far_away, down = far_away;
+    settle(t);
+    for (const struct gauge *g = first(t); g; g = next(g)) {
+        const int64_t net = GET(g->net);
+        const size_t held = net > 0 ? (size_t)net : 0;
+        if (g->limit != SIZE_MAX)
+            narrow(&up, held < g->limit ? g->limit - held : 0);
+        if (g->hard > g->limit && owes)
+            narrow(&up, (g->hard - g->limit) / 8);
+        if (g->is_clamped)
+            narrow(&down, held);
+    }
+    t->ledger->high = up;
+    t->ledger->low = -down;
+}
+
+static struct gauge_figures read_once(const struct gauge *g)
+{
+    struct gauge_figures f = {GET(g->net), GET(g->peak), GET(g->allocations), GET(g->frees)};
+    if (!g->tied.thread)
+        return f;
+    const int64_t top = f.net + GET(g->ledger->top);
+    f.net += GET(g->ledger->net);
+    f.allocations += GET(g->ledger->allocations);
+    f.frees += GET(g->ledger->frees);
+    f.peak = top > f.peak ? top : f.peak;
+    f.peak = f.net > f.peak ? f.net : f.peak; /* the top comes a moment later */
+    return f;
+}
+
+struct gauge_figures gauges_read(const struct gauge *g)
+{
+    enum { MOST_TRIES = 10000 }; /* in the child of a fork nobody may end the turn */
+    struct gauge_figures f;
+    unsigned turn;
+    int tries = 0;
+    do {
+        turn = atomic_load(&g->ledger->turn);
+        f = read_once(g);
+        atomic_thread_fence(memory_order_acquire);
+    } while ((turn % 2 || GET(g->ledger->turn) != turn) && ++tries < MOST_TRIES);
+    return f;
+}
+
+/* ---- the list -------------------------------------------------------------------------------- */
+
+static void leave_ledger(struct gauge *g)
+{
+    if (atomic_fetch_sub(&g->ledger->gauges, 1) == 1)
+        free(g->ledger);
+}
+
+void gauges_free(struct gauge *g)
+{
+    if (g)
+        leave_ledger(g);
+    free(g);
+}
+
+static void drop(struct tied *one)
+{
+    gauges_free((struct gauge *)one);
+}
+
+struct gauge *gauges_new(void)
+{
+    struct gauge *g = calloc(1, sizeof *g);
+    if (!g)
+        return NULL;
+    g->ledger = calloc(1, sizeof *g->ledger);
+    if (!g->ledger) {
+        free(g);
+        return NULL;
+    }
+    g->ledger->gauges = 1;
+    g->limit = g->hard = SIZE_MAX;
+    return g;
+}
+
+static void join_ledger(struct thread *t, struct gauge *g)
+{
+    if (!t->ledger) {
+        t->ledger = g->ledger;
+        return;
+    }
+    leave_ledger(g);
+    g->ledger = t->ledger;
+    atomic_fetch_add(&g->ledger->gauges, 1);
+}
+
+/* Takes out of this thread's list those that others have ended, or all. */
+static size_t sweep(struct thread *t, bool all)
+{
+    settle(t);
+    return tied_sweep(&t->gauges, all);
+}
+
 /* So many are gone from this thread's list. */
 static void note_gone(struct thread *t, size_t count)
 {
-    if (!t->gauges)
+    if (!t->gauges) {
         t->state &= ~(unsigned)MEASURED;
+        t->ledger = NULL;
+    }
     atomic_fetch_sub(&hooks.looks_at_thread, (int)count);
 }
 
@@ -32,8 +173,9 @@ void gauges_add(struct gauge *g)
     struct thread *t = thread_self();
     if (t->state & UNLISTED)
         thread_join(t);
-    note_gone(t, tied_sweep(&t->gauges, false));
-    tied_add(&t->gauges, &g->tied);
+    note_gone(t, sweep(t, false));
+    join_ledger(t, g);
+    tied_add(&t->gauges, &g->tied, drop);
     t->state |= MEASURED;
     atomic_fetch_add(&hooks.looks_at_thread, 1);
 }
@@ -43,18 +185,22 @@ bool gauges_remove(struct gauge *g)
     struct thread *t = g->tied.thread;
     if (!t)
         return true;
-    if (t != thread_self())
+    if (t != thread_self()) {
         g->limit = g->hard = SIZE_MAX;
-    if (!tied_remove(&t->gauges, &g->tied))
-        return false;
-    note_gone(t, 1 + tied_sweep(&t->gauges, false));
+        return tied_remove(&t->gauges, &g->tied);
+    }
+    settle(t);
+    tied_remove(&t->gauges, &g->tied);
+    note_gone(t, 1 + sweep(t, false));
     return true;
 }
 
 void gauges_thread_ended(struct thread *t)
 {
-    note_gone(t, tied_sweep(&t->gauges, true));
+    note_gone(t, sweep(t, true));
 }
+
+/* ---- where they are concerned -------------------------------------------------------------------- */
 
 static size_t most(const struct gauge *g, size_t n, unsigned quarters)
 {
@@ -80,8 +226,7 @@ static void add(struct thread *t, int64_t n)
     for (struct gauge *g = first(t); g; g = next(g)) {
         const int64_t net = GET(g->net) + n;
         SET(g->net, net);
-        if (net > GET(g->peak))
-            SET(g->peak, net);
+        raise_to(&g->peak, net);
         if (g->limit != SIZE_MAX && net > 0 && (size_t)net > g->limit)
             SET(g->unsettled, true);
     }
@@ -89,6 +234,7 @@ static void add(struct thread *t, int64_t n)
 
 bool gauges_take(struct thread *t, size_t n, unsigned quarters)
 {
+    settle(t);
     for (struct gauge *g = first(t); g; g = next(g))
         if (refuses(g, n, quarters))
             return false;
@@ -98,6 +244,7 @@ bool gauges_take(struct thread *t, size_t n, unsigned quarters)
 
 static void take_off(struct thread *t, size_t n, bool clamps)
 {
+    settle(t);
     for (struct gauge *g = first(t); g; g = next(g)) {
         int64_t net = GET(g->net) - (int64_t)n;
         if (clamps && g->is_clamped && net < 0)
@@ -118,14 +265,6 @@ void gauges_drop(struct thread *t, size_t n)
     take_off(t, n, true);
 }
 
-void gauges_count(struct thread *t, int allocations, int frees)
-{
-    for (struct gauge *g = first(t); g; g = next(g)) {
-        SET(g->allocations, GET(g->allocations) + allocations);
-        SET(g->frees, GET(g->frees) + frees);
-    }
-}
-
 bool gauges_is_over(const struct gauge *g, size_t debt)
 {
     const int64_t net = GET(g->net);
@@ -135,8 +274,9 @@ bool gauges_is_over(const struct gauge *g, size_t debt)
     return held > g->limit || (g->hard > g->limit && (debt > g->hard || held > g->hard - debt));
 }
 
-struct gauge *gauges_over(const struct thread *t, size_t debt)
+struct gauge *gauges_over(struct thread *t, size_t debt)
 {
+    settle(t);
     for (struct gauge *g = first(t); g; g = next(g))
         if (gauges_is_over(g, debt))
             return g;
@@ -156,8 +296,9 @@ bool gauges_have_reserve(const struct thread *t)
     return any;
 }
 
-struct gauge *gauges_find(const struct thread *t, uint64_t number)
+struct gauge *gauges_find(struct thread *t, uint64_t number)
 {
+    settle(t);
     for (struct gauge *g = first(t); g; g = next(g))
         if (g->number == number)
             return g;

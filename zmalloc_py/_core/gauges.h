@@ -1,23 +1,38 @@
 /* gauges.h - what one thread has taken, less what it has freed itself, since a moment.
  *
- * A thread that has gauges has MEASURED in its state, which takes its hooks off their fast path. A gauge is written
- * by its thread alone; others may read its figures. */
+ * A thread that has gauges has MEASURED in its state, which takes its hooks off their fast path. Its hooks write into
+ * the thread's ledger, one for all its gauges, as long as none of them can be concerned; then the gauges are brought up
+ * to date. So what a block costs does not depend on how many there are. Gauges and ledger are written by their thread
+ * alone; others read them by gauges_read(). */
 #ifndef ZMALLOC_GAUGES_H
 #define ZMALLOC_GAUGES_H
 
 #include "tied.h"
 
+/* What a thread has taken, less what it has freed, since its gauges were brought up to date, and the most of that. */
+struct ledger {
+    _Atomic int64_t net, top, allocations, frees;
+    int64_t high, low;    /* between the two no gauge is concerned */
+    _Atomic unsigned turn; /* odd: figures are on their way into the gauges */
+    _Atomic int gauges;   /* that hold it */
+};
+
 struct gauge {
     struct tied tied;
+    struct ledger *ledger; /* its thread's; till it is added one of its own */
     uint64_t number;   /* of the scope that it belongs to */
     size_t limit, hard; /* bytes above 0; SIZE_MAX: it only measures */
     bool is_clamped;   /* frees of what was there before give no credit */
     bool is_open;      /* the last quarter serves the unwinding after a refusal */
     _Atomic bool hit, unsettled;
-    _Atomic int64_t net, peak, allocations, frees;
+    _Atomic int64_t net, peak, allocations, frees; /* without what is in the ledger */
 };
 
-/* Puts one from malloc into this thread's list; all hooks leave the path that does not look at threads. Holds
+/* NULL: no memory. It limits nothing yet. */
+struct gauge *gauges_new(void);
+void gauges_free(struct gauge *g); /* may be NULL */
+
+/* Puts one into this thread's list; all hooks leave the path that does not look at threads. Holds
  * the GIL. */
 void gauges_add(struct gauge *g);
 
@@ -38,17 +53,59 @@ enum { GAUGES_BEYOND = 5 };
 bool gauges_take(struct thread *t, size_t n, unsigned quarters);
 void gauges_give_back(struct thread *t, size_t n);
 void gauges_drop(struct thread *t, size_t n);
-void gauges_count(struct thread *t, int allocations, int frees);
+
+/* None of this thread's gauges is above its limit: until one comes near it the ledger will do. `owes`: what unwinding
+ * will take may reach a hard limit before. */
+void gauges_arm(struct thread *t, bool owes);
+
+/* Takes n bytes where no gauge is concerned; false: see gauges_take(). */
+ZPORT_INLINE bool gauges_take_fast(struct thread *t, size_t n)
+{
+    struct ledger *l = t->ledger;
+    const int64_t net = atomic_load_explicit(&l->net, memory_order_relaxed);
+    if (zport_unlikely(n > (uint64_t)(l->high - net)))
+        return false;
+    const int64_t now = net + (int64_t)n;
+    atomic_store_explicit(&l->net, now, memory_order_relaxed);
+    if (now > atomic_load_explicit(&l->top, memory_order_relaxed))
+        atomic_store_explicit(&l->top, now, memory_order_relaxed);
+    return true;
+}
+
+/* The same for n bytes that are freed: see gauges_drop(). */
+ZPORT_INLINE bool gauges_drop_fast(struct thread *t, size_t n)
+{
+    struct ledger *l = t->ledger;
+    const int64_t net = atomic_load_explicit(&l->net, memory_order_relaxed);
+    if (zport_unlikely(n > (uint64_t)(net - l->low)))
+        return false;
+    atomic_store_explicit(&l->net, net - (int64_t)n, memory_order_relaxed);
+    return true;
+}
+
+ZPORT_INLINE void gauges_count(struct thread *t, int allocations, int frees)
+{
+    count_up(&t->ledger->allocations, allocations);
+    count_up(&t->ledger->frees, frees);
+}
+
+struct gauge_figures {
+    int64_t net, peak, allocations, frees;
+};
+
+/* Of any thread's gauge. Holds the GIL. */
+struct gauge_figures gauges_read(const struct gauge *g);
 
 /* The first of this thread's gauges that is above its limit, or, with what unwinding will take, above its hard limit;
  * NULL if none is. */
-struct gauge *gauges_over(const struct thread *t, size_t debt);
+struct gauge *gauges_over(struct thread *t, size_t debt);
 bool gauges_is_over(const struct gauge *g, size_t debt);
 
 /* Has each of them that limits more than a plain hard cap, and is there one? */
 bool gauges_have_reserve(const struct thread *t);
 
-struct gauge *gauges_find(const struct thread *t, uint64_t number);
+/* Up to date; NULL if it is not this thread's. */
+struct gauge *gauges_find(struct thread *t, uint64_t number);
 
 void gauges_thread_ended(struct thread *t);
 

@@ -143,6 +143,8 @@ static ZPORT_NOINLINE bool take_measured(enum domain d, struct thread *t, size_t
 {
     if (!take_for(d, t, n))
         return false;
+    if (zport_likely(gauges_take_fast(t, n)))
+        return true;
     if (!gauges_take(t, n, t->state & (LENIENT | EXEMPT | ADOPTING) || d == STACK ? 4 : 3) &&
         !(delivery_cannot_refuse(d, n) && gauges_take(t, n, GAUGES_BEYOND))) {
         give_back_for(d, n);
@@ -161,7 +163,8 @@ ZPORT_INLINE bool take_slowly(enum domain d, struct thread *t, size_t n)
 static ZPORT_NOINLINE void give_back_measured(enum domain d, struct thread *t, size_t n)
 {
     give_back_for(d, n);
-    gauges_give_back(t, n);
+    if (!gauges_drop_fast(t, n))
+        gauges_give_back(t, n);
 }
 
 ZPORT_INLINE void give_back_slowly(enum domain d, struct thread *t, size_t n)
@@ -177,6 +180,13 @@ ZPORT_INLINE void drop_for(enum domain d, size_t n)
     zaccount_drop_alone(&python_account, n);
     if (d == RAW || d == STACK)
         unhold(n);
+}
+
+/* What a thread frees that has scopes of its own. */
+ZPORT_INLINE void drop_measured(struct thread *t, size_t n)
+{
+    if (zport_unlikely(!gauges_drop_fast(t, n)))
+        gauges_drop(t, n);
 }
 
 /* OBJ's use is what the account holds and the other domains do not, so the domain that is called most
@@ -430,7 +440,7 @@ ZPORT_INLINE void release_marked(struct thread *t, enum domain d, void *p, zmap_
     zmap_clear(at, code);
     drop_for(d, n);
     if (zport_unlikely(t->state & MEASURED)) {
-        gauges_drop(t, n);
+        drop_measured(t, n);
         gauges_count(t, 0, 1);
     }
     count_used(t, d, -(int64_t)n);
@@ -607,7 +617,7 @@ ZPORT_INLINE void *resize_counted(struct thread *t, enum domain d, void *p, zmap
     if (n < old) {
         drop_for(d, old - n);
         if (zport_unlikely(t->state & MEASURED))
-            gauges_drop(t, old - n);
+            drop_measured(t, old - n);
     }
     count_used(t, d, (int64_t)n - (int64_t)old);
     return q;
@@ -685,7 +695,7 @@ static void outside_drop(struct thread *t, size_t n)
 {
     drop_for(RAW, n);
     if (t->state & MEASURED)
-        gauges_drop(t, n);
+        drop_measured(t, n);
 }
 
 static void *outside_ask(const struct outside *from, void *ctx, size_t count, size_t size, bool zeroed)

@@ -64,6 +64,7 @@ struct thread {
     size_t above;           /* bytes taken above the limit since then */
     size_t stack;           /* bytes of this thread's frame chunks */
     struct tied *gauges;   /* this thread's scopes */
+    struct ledger *ledger; /* and what they have not been told of yet; NULL: there are none */
     unsigned exempt;        /* exempt() scopes that are open */
     struct tied *faults;   /* what FAULTY stands for */
 

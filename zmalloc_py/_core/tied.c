@@ -1,20 +1,19 @@
 /* tied.c - lists of one thread that others look into. */
 #include "tied.h"
 
-#include <stdlib.h>
-
 static void take_out(struct tied **at)
 {
     struct tied *one = *at;
     *at = one->next;
     if (atomic_load(&one->ended))
-        free(one);
+        one->drop(one);
     else
         one->thread = NULL;
 }
 
-void tied_add(struct tied **list, struct tied *one)
+void tied_add(struct tied **list, struct tied *one, void (*drop)(struct tied *one))
 {
+    one->drop = drop;
     one->thread = thread_self();
     one->next = *list;
     *list = one;

@@ -7,15 +7,16 @@
 
 #include "threads.h"
 
-/* The first member of a block from malloc. */
+/* The first member of what hangs there. */
 struct tied {
     struct tied *next;
     struct thread *thread; /* NULL: in no list */
     _Atomic bool ended;    /* by another thread: its own takes it out and frees it */
+    void (*drop)(struct tied *one);
 };
 
-/* Puts one into a list of this thread. */
-void tied_add(struct tied **list, struct tied *one);
+/* Puts one into a list of this thread. drop frees it. */
+void tied_add(struct tied **list, struct tied *one, void (*drop)(struct tied *one));
 
 /* Takes it out of its thread's list. True: the caller has it back, and frees it. False: its thread will. */
 bool tied_remove(struct tied **list, struct tied *one);

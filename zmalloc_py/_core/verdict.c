@@ -164,7 +164,7 @@ static bool collect_in_turn(uint64_t number, size_t limit)
 
 /* ---- the verdict ----------------------------------------------------------------------------------- */
 
-static bool is_above(const struct ask *ask, const struct thread *t)
+static bool is_above(const struct ask *ask, struct thread *t)
 {
     const struct gauge *g = ask->of_thread ? gauges_find(t, ask->number) : NULL;
     if (ask->of_thread)
