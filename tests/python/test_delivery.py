@@ -425,6 +425,41 @@ def test_a_lock_is_made_where_nothing_is_left() -> None:
         """)
 
 
+def test_an_error_comes_through_the_same_call_any_number_of_times() -> None:
+    """Where nothing is left: its traceback is made while CPython has it out of sight."""
+    snippet("""
+        import zmalloc
+
+        class Refused:
+            def __enter__(self):
+                return [(i, i, i) for i in range(10)]
+
+            def __exit__(self, kind, value, traceback):
+                pass
+
+        def enter(refused):
+            with refused:
+                pass
+
+        def run(n):
+            zmalloc.limit(zmalloc.used() + 16 * n, reserve=8)
+            try:
+                enter(refused)
+            finally:
+                zmalloc.limit(None)
+
+        refused, kinds, kept = Refused(), [], []
+        for n in range(40):
+            kept.append([(i, i, i) for i in range(2500)])
+            try:
+                run(n)
+            except Exception as error:
+                kinds.append(type(error))
+        assert len(kinds) > 5, kinds
+        assert all(issubclass(kind, MemoryError) for kind in kinds), kinds
+        """)
+
+
 def test_the_code_of_a_long_loop_does_not_count_as_what_the_loop_has_left() -> None:
     """The repair has CPython make the code's plain form, which stays with it."""
     snippet("""

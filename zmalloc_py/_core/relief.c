@@ -68,6 +68,8 @@ void relief_note_refusal(PyThreadState *state)
     u->is_refused = true;
     frames_top(state, &u->spot);
     u->refused = u->spot.frame;
+    if (u->guesses[0].spot.frame != u->refused)
+        u->guesses[0].times = 0; /* another exception may come that way */
 }
 
 static struct guess *guess_at(struct unwinding *u, const struct spot *top)
