@@ -425,6 +425,73 @@ def test_a_lock_is_made_where_nothing_is_left() -> None:
         """)
 
 
+@pytest.mark.parametrize("refuses", ["cap", "plain cap", "fault"])
+def test_no_lock_stays_locked_where_nothing_is_left(refuses: str) -> None:
+    """An __exit__ in C is handed its arguments in a tuple: where there is none it is not called."""
+    snippet(f"""
+        import gc, threading, zmalloc
+
+        def leave(lock):
+            with lock:
+                pass
+
+        def leave_by_error(lock):
+            with lock:
+                raise error
+
+        def run(function, lock, n):
+            if {refuses!r} == "fault":
+                with zmalloc.fail_after(n):
+                    function(lock)
+            else:
+                zmalloc.limit(zmalloc.used() + 16 * n, reserve=0 if is_plain else 8)
+                try:
+                    function(lock)
+                finally:
+                    zmalloc.limit(None)
+
+        class Guard:
+            __slots__ = ("is_held",)
+
+            def __enter__(self):
+                self.is_held = True
+
+            def __exit__(self, kind, value, traceback):
+                self.is_held = False
+
+        error, both, kept, failed = KeyError(), (MemoryError, KeyError), [], 0
+        is_plain = {refuses!r} == "plain cap"  # also of what module threading does
+        kinds = [threading.Lock, threading.RLock]
+        if not is_plain:
+            kinds += [threading.Condition, threading.Semaphore]
+        guard = Guard()
+        for function in (leave, leave_by_error) if {refuses!r} == "fault" else (leave,):
+            for n in range(40):
+                for kind in kinds:
+                    lock = kind()
+                    gc.collect()
+                    kept.append([(i, i, i) for i in range(2500)])  # none is left ready
+                    try:
+                        run(function, lock, n)
+                    except both as caught:
+                        failed += type(caught) is MemoryError
+                    free = []
+                    thread = threading.Thread(target=lambda: free.append(lock.acquire(False)))
+                    thread.start()
+                    thread.join()
+                    assert free == [True], (function, kind, n)
+                guard.is_held = False
+                try:
+                    run(function, guard, n)
+                except both:
+                    pass
+                assert is_plain or not guard.is_held, (function, n)
+                if len(kept) > 60:
+                    del kept[:]
+        assert failed > 4 * ({refuses!r} == "fault")
+        """)
+
+
 def test_an_error_comes_through_the_same_call_any_number_of_times() -> None:
     """Where nothing is left: its traceback is made while CPython has it out of sight."""
     snippet("""

@@ -87,7 +87,8 @@ static bool is_vital(PyThreadState *state, enum domain d, size_t n)
     if (!state)
         return false; /* without the GIL there is no exception */
     frames_top(state, &top);
-    if (!top.frame || is_on_its_way(state, &top, n) || relief_is_lock(d, n) || frames_is_fragile(&top))
+    if (!top.frame || is_on_its_way(state, &top, n) || relief_is_lock(d, n) || frames_is_fragile(&top) ||
+        frames_is_leaving_with(&top, n))
         return true;
     if (state->interp == PyInterpreterState_Main() &&
         (machinery_is_threading(&top) || machinery_is_asyncio(&top) || is_table(d, n)))

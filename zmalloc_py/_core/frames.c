@@ -10,6 +10,8 @@
 
 #if FRAMES_ARE_KNOWN && PY_VERSION_HEX >= 0x030b0000
 #include <internal/pycore_frame.h>
+#endif
+#if FRAMES_ARE_KNOWN
 #include <opcode.h>
 #endif
 
@@ -179,9 +181,10 @@ bool frames_is_same(const struct spot *a, const struct spot *b)
     return a->frame && a->frame == b->frame && a->at == b->at;
 }
 
+enum { GC_HEAD = 2 * sizeof(void *) };
+
 bool frames_is_of_unwinding(PyThreadState *state, size_t n)
 {
-    enum { GC_HEAD = 2 * sizeof(void *) };
 #if FRAMES_ARE_KNOWN && PY_VERSION_HEX >= 0x030b0000
     struct spot spot;
     frames_top(state, &spot);
@@ -194,6 +197,65 @@ bool frames_is_of_unwinding(PyThreadState *state, size_t n)
     (void)state;
 #endif
     return n == sizeof(PyTracebackObject) + GC_HEAD;
+}
+
+/* Where no exception is on its way the compiler writes a call with three times None, which nothing else begins so. */
+#if !FRAMES_ARE_KNOWN
+
+static bool is_end_of_with(const struct spot *spot)
+{
+    (void)spot;
+    return false;
+}
+
+#elif PY_VERSION_HEX < 0x030b0000
+
+static bool is_end_of_with(const struct spot *spot)
+{
+    const unsigned char *code = (const unsigned char *)PyBytes_AS_STRING(spot->code->co_code);
+    const intptr_t at = (intptr_t)spot->at;
+    if (at < 0)
+        return false;
+    const unsigned char *op = code + 2 * at;
+    return op[0] == WITH_EXCEPT_START ||
+           (at >= 2 && op[0] == CALL_FUNCTION && op[1] == 3 && op[-2] == DUP_TOP && op[-4] == DUP_TOP);
+}
+
+#else
+
+/* 3.11 has an instruction with a cache of one unit before its call. */
+enum { TO_LAST_ARGUMENT = PY_VERSION_HEX < 0x030c0000 ? 3 : 1 };
+
+/* The first of the three may be marked as the beginning of a line. */
+static bool is_end_of_with(const struct spot *spot)
+{
+    const _Py_CODEUNIT *at = spot->at, *first = (const _Py_CODEUNIT *)_PyCode_CODE(spot->code);
+#if PY_VERSION_HEX < 0x030c0000
+#define OPERATION(unit) _Py_OPCODE(unit)
+#define ARGUMENT(unit) _Py_OPARG(unit)
+#else
+#define OPERATION(unit) (unit).op.code
+#define ARGUMENT(unit) (unit).op.arg
+#endif
+    if (OPERATION(*at) == WITH_EXCEPT_START)
+        return true;
+    if (at - first < TO_LAST_ARGUMENT + 2 || ARGUMENT(*at) != 2)
+        return false;
+    const _Py_CODEUNIT *last = at - TO_LAST_ARGUMENT;
+    return OPERATION(last[0]) == LOAD_CONST && OPERATION(last[-1]) == LOAD_CONST &&
+           ARGUMENT(last[0]) == ARGUMENT(last[-1]) && ARGUMENT(last[-1]) == ARGUMENT(last[-2]);
+#undef OPERATION
+#undef ARGUMENT
+}
+
+#endif
+
+bool frames_is_leaving_with(const struct spot *spot, size_t n)
+{
+    enum { LARGEST_FRAME = 2048 };
+    const bool is_arguments = n == GC_HEAD + sizeof(PyVarObject) + 3 * sizeof(void *);
+    const bool is_frame = PY_VERSION_HEX < 0x030b0000 && n >= sizeof(PyFrameObject) && n <= LARGEST_FRAME;
+    return (is_arguments || is_frame) && spot->frame && is_end_of_with(spot);
 }
 
 bool frames_is_fragile(const struct spot *spot)

@@ -50,6 +50,10 @@ bool frames_is_of_unwinding(PyThreadState *state, size_t n);
  * has been called often, returns without an exception. */
 bool frames_is_fragile(const struct spot *spot);
 
+/* Is n the size of the tuple in which a with statement hands its three arguments to an __exit__ in C, or, on 3.10, of
+ * the frame of one in Python? Where there is none __exit__ is not called: a lock stays locked. */
+bool frames_is_leaving_with(const struct spot *spot, size_t n);
+
 /* Calls that are open in this thread, where their frames are blocks like any other (up to 3.10); else 0. */
 int frames_depth(PyThreadState *state);
 

@@ -1,7 +1,7 @@
 /* relief.h - requests that CPython does not survive the refusal of.
  *
  * They are granted uncounted: used() never passes the hard limit, and what is granted so is bounded. There are
- * ten kinds:
+ * eleven kinds:
  *  - What a thread asks for while it unwinds. If not even the traceback's entry or the next
  *    MemoryError can be made, CPython loses the exception (SystemError), gives up ("Cannot recover from
  *    MemoryErrors while normalizing exceptions") or, from 3.11 on, tries for ever.
@@ -17,6 +17,7 @@
  *  - A function object, from 3.12 on: where there is none its code object is given back once too often, and freed
  *    while in use.
  *  - The trace of a block that has been resized, which tracemalloc does without only by ending the process.
+ *  - The arguments of an __exit__: a with statement that has none leaves a lock locked.
  *  - A lock: a RuntimeError comes of its refusal, also out of an import, which makes one.
  *  - The growth of the table of interned strings, which 3.13 leaves broken when it fails. */
 #ifndef ZMALLOC_RELIEF_H
@@ -35,7 +36,7 @@ void relief_note_grant(PyThreadState *state, size_t n);
  * relief_note_free() to be called when it is freed. A frame chunk is marked as a span of 0 bytes. */
 enum relief { RELIEF_NONE, RELIEF_ANY, RELIEF_GUESSED, RELIEF_LOOP }; /* guessed: by its size alone */
 enum relief relief_is_due(PyThreadState *state, enum domain d, size_t n);
-bool relief_is_due_to_flaw(PyThreadState *state, enum domain d, size_t n); /* else CPython uses freed memory, or aborts: under any cap */
+bool relief_is_due_to_flaw(PyThreadState *state, enum domain d, size_t n); /* else CPython uses freed memory, aborts or hangs: under any cap */
 void relief_note_free(void);
 bool relief_is_due_to_verdict(size_t n);
 bool relief_is_due_to_chunk(PyThreadState *state, size_t n);
