@@ -203,7 +203,7 @@ test-core: .need-test ## the tests of the C core, and the fuzz targets on a few 
 	@tools/venv.sh $(PYTHON) $(VENV) test
 	@$(VENV)/bin/python -m pytest -q $(JOBS) tests/core tests/fuzz
 
-# The first of them has numpy, pandas and IPython, too.
+# The first of them has numpy, pandas, IPython and memray, too.
 test-python: .need-test ## the tests of the extension, on each Python
 	@set -e; first=yes; for python in $$(tools/pythons.sh); do \
 	    venv=build/venv/$$(echo $$python | tr / _); \
@@ -273,7 +273,7 @@ test-escapes: .need-test ## every attempt at getting past a cap, in both modes a
 	@ZMALLOC_TEST_ESCAPES=all $(VENV)/bin/python -m pytest -q $(JOBS) tests/lua/test_escapes.py
 
 NUMPYS := 1.22 1.26 2.2 newest
-test-neighbours: .need-test ## numpy (old and new), pandas, IPython and a Jupyter kernel, on each Python
+test-neighbours: .need-test ## numpy (old and new), pandas, memray, IPython and a Jupyter kernel, on each Python
 	@set -e; for python in $$(tools/pythons.sh); do \
 	    venv=build/venv/neighbours$$(echo $$python | tr / _); \
 	    tools/venv.sh $$python $$venv test; \
@@ -281,7 +281,8 @@ test-neighbours: .need-test ## numpy (old and new), pandas, IPython and a Jupyte
 	        tools/neighbours.sh $$venv $$numpy ipykernel || { test $$? = 3 && continue; exit 1; }; \
 	        echo "=== $$($$python --version), $$($$venv/bin/python -m pip list 2>/dev/null | \
 	            grep -E '^(numpy|pandas|ipython) ' | tr -s ' \n' ' ')"; \
-	        $$venv/bin/python -m pytest -q $(JOBS) tests/python/test_numpy.py tests/python/test_jupyter.py; \
+	        $$venv/bin/python -m pytest -q $(JOBS) tests/python/test_numpy.py tests/python/test_jupyter.py \
+	            tests/python/test_memray.py; \
 	    done; \
 	done
 

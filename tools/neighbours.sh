@@ -1,5 +1,6 @@
 #!/bin/sh
-# Puts numpy, pandas and IPython into an environment, for the tests that need the real ones:
+# Puts numpy, pandas, IPython and, where there is one, memray into an environment, for the tests that need the
+# real ones:
 # tools/neighbours.sh FOLDER [NUMPY [MORE...]]
 #
 # NUMPY is a version such as 1.26, or "newest" that there is for that Python; MORE are further packages.
@@ -9,7 +10,7 @@ set -eu
 folder=$1 numpy=${2:-newest} stamp="$1/.neighbours"
 [ $# -lt 2 ] || shift
 shift
-export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ONLY_BINARY=numpy,pandas
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ONLY_BINARY=numpy,pandas,memray
 
 case $numpy in newest) wanted=numpy ;; *) wanted="numpy==$numpy.*" ;; esac
 wanted="$wanted pandas ipython $*"
@@ -24,4 +25,6 @@ if ! "$folder/bin/python" -m pip install -q --upgrade $wanted >"$stamp.log" 2>&1
     cat "$stamp.log" >&2
     exit 1
 fi
+"$folder/bin/python" -m pip install -q memray >"$stamp.log" 2>&1 ||
+    echo "skipped: no memray for $("$folder/bin/python" --version)" >&2
 printf '%s\n' "$wanted" >"$stamp"

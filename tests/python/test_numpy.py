@@ -13,6 +13,7 @@ import pytest
 from .processes import MODES, snippet
 
 pytestmark = pytest.mark.skipif(not find_spec("numpy"), reason="numpy is not installed")
+counting = pytest.mark.parametrize("counting", ["exact", "held"])  # zmalloc's two modes
 needs_pandas = pytest.mark.skipif(not find_spec("pandas"), reason="pandas is not installed")
 
 # numpy's array and used() itself make objects of a few sizes. Two arrays of the same kind make the
@@ -186,7 +187,8 @@ def counted():
 """
 
 
-def test_arrays_count_in_every_thread_and_context() -> None:
+@counting
+def test_arrays_count_in_every_thread_and_context(counting: str) -> None:
     """A handler that is set in a context would leave out each new thread and empty context."""
     snippet(
         THREADS
@@ -218,11 +220,13 @@ alive.clear()                                          # by another thread than 
 assert before - zmalloc.used() >= 13 * N
 assert abs(zmalloc.used() - start) < 1_000_000
 """
-        + EQUAL
+        + EQUAL,
+        env={"ZMALLOC_MODE": counting},
     )
 
 
-def test_threads_that_churn_arrays_leave_the_counts_equal() -> None:
+@counting
+def test_threads_that_churn_arrays_leave_the_counts_equal(counting: str) -> None:
     snippet(
         """
         import gc, random, threading, time
@@ -256,11 +260,13 @@ def test_threads_that_churn_arrays_leave_the_counts_equal() -> None:
         for arrays in shared: arrays.clear()
         gc.collect()
         assert before - zmalloc.used() > data * 0.9 or data < 100_000
-        """
+        """,
+        env={"ZMALLOC_MODE": counting},
     )
 
 
-def test_a_huge_array_under_a_cap_is_a_memory_error_before_a_page_is_touched() -> None:
+@counting
+def test_a_huge_array_under_a_cap_is_a_memory_error_before_a_page_is_touched(counting: str) -> None:
     snippet(
         """
         import numpy as np
@@ -286,11 +292,13 @@ def test_a_huge_array_under_a_cap_is_a_memory_error_before_a_page_is_touched() -
         assert zmalloc.stats().last_refused.bytes >= HUGE - (64 << 20)
         assert zmalloc.stats().last_refused.file == "<string>"
         assert small[-1] == 1 and np.zeros(HUGE // 512).nbytes == HUGE // 64
-        """
+        """,
+        env={"ZMALLOC_MODE": counting},
     )
 
 
-def test_a_cap_holds_under_arrays_that_run_away_in_many_threads() -> None:
+@counting
+def test_a_cap_holds_under_arrays_that_run_away_in_many_threads(counting: str) -> None:
     snippet(
         """
         import threading
@@ -319,11 +327,13 @@ def test_a_cap_holds_under_arrays_that_run_away_in_many_threads() -> None:
         assert len(ended) == 4
         assert float(np.linspace(0, 1, 1001).sum()) == 500.5
         """
-        + EQUAL.replace("\n", "\n        ")
+        + EQUAL.replace("\n", "\n        "),
+        env={"ZMALLOC_MODE": counting},
     )
 
 
-def test_arrays_that_grow_in_small_steps_end_in_a_limit_error_of_their_line() -> None:
+@counting
+def test_arrays_that_grow_in_small_steps_end_in_a_limit_error_of_their_line(counting: str) -> None:
     """They ask RAW, where nothing can be raised: the error comes at the next safe point."""
     snippet(
         """
@@ -339,7 +349,8 @@ def test_arrays_that_grow_in_small_steps_end_in_a_limit_error_of_their_line() ->
                 assert error.line == 9, error.line
                 assert budget.peak <= (4 << 20) + (64 << 10), budget.peak
                 assert len(rows) * 8000 > 3 << 20
-        """
+        """,
+        env={"ZMALLOC_MODE": counting},
     )
 
 
@@ -380,7 +391,8 @@ def test_arrays_count_in_the_budget_of_the_thread_that_makes_them() -> None:
     )
 
 
-def test_a_cap_set_before_numpy_comes_holds_for_its_arrays() -> None:
+@counting
+def test_a_cap_set_before_numpy_comes_holds_for_its_arrays(counting: str) -> None:
     """What is to be wrapped appears in the middle of a capped program that never calls us again."""
     outcome = snippet(
         """
@@ -391,7 +403,8 @@ def test_a_cap_set_before_numpy_comes_holds_for_its_arrays() -> None:
             np.ones(40_000_000)
         except MemoryError:
             print(zmalloc.peak() < 200 << 20)
-        """
+        """,
+        env={"ZMALLOC_MODE": counting},
     )
     assert outcome.value is True
 
@@ -732,7 +745,8 @@ def test_tracemalloc_sees_arrays_as_it_does_without_us() -> None:
     )
 
 
-def test_a_forked_child_goes_on_counting_arrays() -> None:
+@counting
+def test_a_forked_child_goes_on_counting_arrays(counting: str) -> None:
     snippet(
         """
         import os
@@ -761,7 +775,8 @@ def test_a_forked_child_goes_on_counting_arrays() -> None:
         array = None
         assert before - zmalloc.used() >= 8_000_000
         """
-        + EQUAL.replace("\n", "\n        ")
+        + EQUAL.replace("\n", "\n        "),
+        env={"ZMALLOC_MODE": counting},
     )
 
 
@@ -793,7 +808,8 @@ def test_a_sub_interpreter_does_no_harm(imports: str) -> None:
     )
 
 
-def test_arrays_that_live_until_the_very_end_do_no_harm() -> None:
+@counting
+def test_arrays_that_live_until_the_very_end_do_no_harm(counting: str) -> None:
     snippet(
         """
         import sys, threading
@@ -806,7 +822,8 @@ def test_arrays_that_live_until_the_very_end_do_no_harm() -> None:
         kept = Late()
         threading.Thread(target=threading.Event().wait, daemon=True).start()
         zmalloc.limit(zmalloc.used() + (1 << 20), seal=True)
-        """
+        """,
+        env={"ZMALLOC_MODE": counting},
     )
 
 
@@ -859,7 +876,8 @@ for name, work in WORK.items():
 
 
 @needs_pandas
-def test_a_frame_that_runs_away_ends_at_the_cap() -> None:
+@counting
+def test_a_frame_that_runs_away_ends_at_the_cap(counting: str) -> None:
     snippet(
         PANDAS
         + """
@@ -876,7 +894,8 @@ assert peak <= hard, (peak, hard)
 frames.clear()
 assert int(left.merge(right, on="key").x_x.sum()) == 299995000
 """
-        + EQUAL
+        + EQUAL,
+        env={"ZMALLOC_MODE": counting},
     )
 
 
