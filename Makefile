@@ -307,7 +307,7 @@ test-lua55: .need-test ## the same on Lua 5.5, built from sources that pip downl
 	fi
 
 # What is too long for make test. Each writes what it has counted to build/reliability/NAME.json.
-.PHONY: sanitize check-static test-builds .need-checkers
+.PHONY: sanitize check-static test-builds mutants reliability .need-checkers
 .need-checkers:
 	@tools/need.sh c python lua test fuzz checkers
 CHECKERS = PYTHONPATH=tests $(VENV)/bin/python -m checkers
@@ -327,6 +327,14 @@ check-static: .need-checkers ## clang-tidy, cppcheck and gcc -fanalyzer over all
 test-builds: .need-checkers ## the core's C programs by 20 builds: gcc, clang, musl, 32 bits, -O0 to LTO: 5 minutes
 	@tools/venv.sh $(PYTHON) $(VENV) test
 	@$(CHECKERS).builds
+
+mutants: .need-test ## the code broken on purpose, one way after the other: a quick test has to turn red each time: 10 minutes
+	@tools/venv.sh $(PYTHON) $(VENV) test
+	@$(CHECKERS).mutants
+
+reliability: .need-test ## docs/reliability.md, from what these targets have counted here
+	@tools/venv.sh $(PYTHON) $(VENV) test
+	@$(CHECKERS).reliability
 
 # The inputs that are worth keeping stay in build/fuzz/ for the next time.
 .PHONY: fuzz .need-fuzz

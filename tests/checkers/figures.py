@@ -37,6 +37,7 @@ class Figures:
         self.start = time.monotonic()
         self.versions = {Path(tool).name: version(tool) for tool in tools}
         self.parts: dict[str, dict[str, int]] = {}
+        self.notes: dict[str, str] = {}  # by part: what is no number
 
     def add(self, part: str, **counts: int) -> None:
         self.parts[part] = counts
@@ -58,6 +59,7 @@ class Figures:
             "versions": {"python": platform.python_version(), **self.versions},
             "totals": totals,
             "parts": self.parts,
+            "notes": self.notes,
         }
         FOLDER.mkdir(parents=True, exist_ok=True)
         product = FOLDER / f"{self.name}.json"

@@ -1,0 +1,174 @@
+"""make mutants: the code is broken on purpose, and a quick test has to turn red, each time.
+
+Each mutant is one change of one file, made in a copy of the project. The tests that are run are
+among those of `make test`; the first that fails is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from core import toolchain
+
+from .figures import Figures
+
+TREE = toolchain.ROOT / "build" / "mutants" / "tree"
+VENV = toolchain.ROOT / "build" / "mutants" / "venv"
+TIMEOUT = 600
+
+CORE = ("tests/core/test_contract.py", "tests/core/test_model.py", "tests/core/test_threads.py",
+        "tests/core/test_sizes.py", "tests/core/test_entries.py")  # fmt: skip
+HOOKS = ("tests/python/test_exact.py", "tests/python/test_audit.py", "tests/python/test_limit.py")
+DELIVERY = ("tests/python/test_delivery.py",)
+SCOPES = ("tests/python/test_scopes_model.py", "tests/python/test_budgets.py")
+THREADS = ("tests/python/test_threads_fork.py",)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    what: str
+    file: str
+    old: str  #: is there once
+    new: str
+    tests: tuple[str, ...]
+
+    @property
+    def is_of_extension(self) -> bool:
+        return self.tests[0].startswith("tests/python/")
+
+
+C = "csrc/"
+PY = "zmalloc_py/_core/"
+MUTANTS = (
+    Mutant("an uncharge is dropped", C + "zsized.c",
+           "atomic_store_explicit(&a->used, before - n, memory_order_relaxed);\n"
+           "    zaccount_note_drop(a, before, before - n);\n    zport_free(ptr);",
+           "zaccount_note_drop(a, before, before - n);\n    zport_free(ptr);", CORE),
+    Mutant("a parent's uncharge is dropped", C + "zcore.h",
+           "        zaccount_drop_alone(parent, n);\n", "        (void)0;\n", CORE),
+    Mutant("charged after the allocation", C + "zcore.h",
+           "        if (zport_unlikely(!zaccount_grow(a, ptr, osize, nsize)))\n"
+           "            return NULL;\n        void *p = beneath(ctx, NULL, osize, nsize);\n",
+           "        void *p = beneath(ctx, NULL, osize, nsize);\n"
+           "        if (zport_unlikely(!zaccount_grow(a, ptr, osize, nsize)))\n"
+           "            return NULL;\n", CORE),
+    Mutant("a failed allocation stays charged", C + "zcore.h",
+           "            zaccount_give_back(a, nsize);\n", "            (void)0;\n", CORE),
+    Mutant("a resize is charged whole", C + "zsized.c",
+           "    if (zport_unlikely(!zaccount_take_single(a, nsize - osize)))",
+           "    if (zport_unlikely(!zaccount_take_single(a, nsize)))", CORE),
+    Mutant("the cap is checked with >=", C + "zaccount.c",
+           "most = open ? GET(a->hard) : limit;\n        if (n > most || used > most - n) {",
+           "most = open ? GET(a->hard) : limit;\n        if (n >= most || used >= most - n) {",
+           CORE),
+    Mutant("the peak is not kept", C + "zcore.h",
+           "    zaccount_raise(&a->peak, before);\n", "", CORE),
+    Mutant("off by one at a leaf's border", C + "zmap.h",
+           "[(address >> ZMAP_GRANULE_BITS) & (ZMAP_LEAF_BYTES - 1)]",
+           "[(address >> ZMAP_GRANULE_BITS) % (ZMAP_LEAF_BYTES - 1)]", CORE),
+    Mutant("a long entry keeps its size when it goes", C + "zmap.h",
+           "        memset((unsigned char *)at + 1, 0, sizeof(uint64_t));\n", "        (void)0;\n",
+           CORE),
+    Mutant("a hook's uncharge is dropped", PY + "hooks.c",
+           "    zaccount_drop_alone(&python_account, n);\n    if (d != OBJ)\n",
+           "    if (d != OBJ)\n", HOOKS),
+    Mutant("no clear before a realloc", PY + "hooks.c",
+           "    if (code)\n        zmap_clear(at, code);\n    void *q = ask_resize(",
+           "    void *q = ask_resize(", (*HOOKS, *THREADS)),
+    Mutant("a hook charges after the allocation that failed", PY + "hooks.c",
+           "        give_back_slowly(d, t, n);\n        return NULL;\n    }\n"
+           "    if (zport_unlikely(!mark_result(t, d, p, n)))",
+           "        return NULL;\n    }\n    if (zport_unlikely(!mark_result(t, d, p, n)))", HOOKS),
+    Mutant("counters are plain with several threads, too", C + "zport.h",
+           "(__libc_single_threaded != 0)", "(__libc_single_threaded != 2)", THREADS),
+    Mutant("a scope's peak is forgotten", PY + "gauges.c",
+           "raise_to(&g->peak, GET(g->net) + GET(l->top));", "raise_to(&g->peak, GET(g->net));",
+           SCOPES),
+    Mutant("a thread's budget gives credit for what was there", PY + "gauges.c",
+           "        if (g->is_clamped)\n            narrow(&down, held);\n", "", SCOPES),
+    Mutant("a scope is entered with what came before", PY + "gauges.c",
+           "    settle(t);\n    return tied_sweep(", "    return tied_sweep(", SCOPES),
+    Mutant("an __exit__ is refused its arguments", PY + "frames.c",
+           "return (is_arguments || is_frame) && spot->frame", "return false && spot->frame",
+           DELIVERY),
+    Mutant("an error that comes the same way again is refused its traceback", PY + "relief.c",
+           "        u->guesses[0].times = 0; /*", "        (void)0; /*", DELIVERY),
+)  # fmt: skip
+
+
+def is_there_once(mutant: Mutant) -> bool:
+    return (toolchain.ROOT / mutant.file).read_text().count(mutant.old) == 1
+
+
+def copy_project() -> None:
+    listed = toolchain.must(["git", "ls-files", "-z"], toolchain.ROOT).split("\0")
+    shutil.rmtree(TREE, ignore_errors=True)
+    for name in filter(None, listed):
+        (TREE / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(toolchain.ROOT / name, TREE / name)
+
+
+def run(command: list[str | Path]) -> tuple[int, str]:
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    try:
+        done = subprocess.run(command, cwd=TREE, env=env, timeout=TIMEOUT, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              errors="replace", check=False)  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return 1, "FAILED it did not end\n"
+    return done.returncode, done.stdout
+
+
+def red(tests: Iterable[str], of_extension: bool) -> str:
+    """What fails first, or "" if nothing does."""
+    python: str | Path = sys.executable
+    if of_extension:
+        status, out = run(["tools/venv.sh", sys.executable, VENV, "test"])
+        if status:
+            return "it does not compile" if "error:" in out else f"no environment: {out[-500:]}"
+        python = VENV / "bin" / "python"
+    status, out = run([python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests])
+    if status == 0:
+        return ""
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", out, re.M)
+    return found[1] if found else f"status {status}"
+
+
+def judge(figures: Figures, mutants: Iterable[Mutant]) -> None:
+    for mutant in mutants:
+        file = TREE / mutant.file
+        text = file.read_text()
+        file.write_text(text.replace(mutant.old, mutant.new))
+        figures.notes[mutant.what] = by = red(mutant.tests, mutant.is_of_extension)
+        file.write_text(text)
+        print(f"    {by or 'NOTHING IS RED'}", flush=True)
+        figures.add(mutant.what, mutants=1, findings=int(not by))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="checkers.mutants")
+    parser.add_argument("--only", default="", metavar="REGEX", help="mutants whose name matches")
+    chosen = [one for one in MUTANTS if re.search(parser.parse_args().only, one.what)]
+    figures = Figures("mutants", "gcc")
+    copy_project()
+    for of_extension in (False, True):
+        tests = {test: None for one in chosen if one.is_of_extension == of_extension
+                 for test in one.tests}  # fmt: skip
+        wrong = tests and red(tests, of_extension)
+        if wrong:
+            figures.add(f"unchanged: {wrong}", mutants=0, findings=1)
+            return figures.write()
+    judge(figures, chosen)
+    return figures.write()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
