@@ -439,6 +439,10 @@ def test_no_lock_stays_locked_where_nothing_is_left(refuses: str) -> None:
             with lock:
                 raise error
 
+        lines = ["def leave_long(lock):", "    'so that None is no early constant'"]
+        lines += [f"    x = 1000.{{n}}" for n in range(300)] + ["    with lock: x = 1"]
+        exec(chr(10).join(lines))
+
         def run(function, lock, n):
             if {refuses!r} == "fault":
                 with zmalloc.fail_after(n):
@@ -465,7 +469,8 @@ def test_no_lock_stays_locked_where_nothing_is_left(refuses: str) -> None:
         if not is_plain:
             kinds += [threading.Condition, threading.Semaphore]
         guard = Guard()
-        for function in (leave, leave_by_error) if {refuses!r} == "fault" else (leave,):
+        functions = [leave, leave_long] + [leave_by_error] * ({refuses!r} == "fault")
+        for function in functions:
             for n in range(40):
                 for kind in kinds:
                     lock = kind()

@@ -223,8 +223,12 @@ static bool is_end_of_with(const struct spot *spot)
 
 #else
 
-/* 3.11 has an instruction with a cache of one unit before its call. */
-enum { TO_LAST_ARGUMENT = PY_VERSION_HEX < 0x030c0000 ? 3 : 1 };
+/* 3.11 has an instruction with a cache of one unit before its call, and two forms of EXTENDED_ARG. */
+#if PY_VERSION_HEX < 0x030c0000
+enum { TO_LAST_ARGUMENT = 3, EXTENDED_AGAIN = EXTENDED_ARG_QUICK };
+#else
+enum { TO_LAST_ARGUMENT = 1, EXTENDED_AGAIN = EXTENDED_ARG };
+#endif
 
 /* The first of the three may be marked as the beginning of a line. */
 static bool is_end_of_with(const struct spot *spot)
@@ -239,11 +243,17 @@ static bool is_end_of_with(const struct spot *spot)
 #endif
     if (OPERATION(*at) == WITH_EXCEPT_START)
         return true;
-    if (at - first < TO_LAST_ARGUMENT + 2 || ARGUMENT(*at) != 2)
+    if (ARGUMENT(*at) != 2)
         return false;
-    const _Py_CODEUNIT *last = at - TO_LAST_ARGUMENT;
-    return OPERATION(last[0]) == LOAD_CONST && OPERATION(last[-1]) == LOAD_CONST &&
-           ARGUMENT(last[0]) == ARGUMENT(last[-1]) && ARGUMENT(last[-1]) == ARGUMENT(last[-2]);
+    const _Py_CODEUNIT *unit = at - TO_LAST_ARGUMENT;
+    const unsigned none = unit >= first ? ARGUMENT(*unit) : 0;
+    for (int left = 3; left > 0; left--, unit--) {
+        if (unit < first || ARGUMENT(*unit) != none || (left > 1 && OPERATION(*unit) != LOAD_CONST))
+            return false;
+        if (unit > first && (OPERATION(unit[-1]) == EXTENDED_ARG || OPERATION(unit[-1]) == EXTENDED_AGAIN))
+            unit--;
+    }
+    return true;
 #undef OPERATION
 #undef ARGUMENT
 }
