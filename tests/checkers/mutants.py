@@ -24,8 +24,10 @@ TREE = toolchain.ROOT / "build" / "mutants" / "tree"
 VENV = toolchain.ROOT / "build" / "mutants" / "venv"
 TIMEOUT = 600
 
-CORE = ("tests/core/test_scopes.py", "tests/core/test_contract.py", "tests/core/test_threads.py",
-        "tests/core/test_sizes.py", "tests/core/test_entries.py", "tests/core/test_model.py")  # fmt: skip
+CORE = tuple(
+    f"tests/core/test_{name}.py"
+    for name in ("scopes", "contract", "threads", "sizes", "entries", "model")
+)
 HOOKS = ("tests/python/test_exact.py", "tests/python/test_audit.py", "tests/python/test_limit.py")
 DELIVERY = ("tests/python/test_delivery.py",)
 SCOPES = ("tests/python/test_scopes_model.py", "tests/python/test_budgets.py")
