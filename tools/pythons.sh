@@ -1,22 +1,22 @@
 #!/bin/sh
 # Prints the interpreters to test with, one a line: $PYTHON first, then the system's own, then one of
 # each supported version that the machine has. With arguments, versions such as 3.12: one of each of those
-# alone. A version that is missing is named on stderr.
+# alone. A version that is missing is named on stderr. NEEDS=NAME leaves out those that have no such module.
 set -eu
 
 PYTHON=${PYTHON:-python3}
 real() { "$1" -c 'import os, sys; print(os.path.realpath(sys.executable))' 2>/dev/null; }
 find_version() { # on PATH, or installed by pyenv
     for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/python; do
-        path=$(real "$candidate") && "$path" -c "import sys
-sys.exit('%d.%d' % sys.version_info[:2] != '$1')" && { echo "$path"; return; }
+        path=$(real "$candidate") && "$path" -c "import sys${NEEDS:+, $NEEDS}
+sys.exit('%d.%d' % sys.version_info[:2] != '$1')" 2>/dev/null && { echo "$path"; return; }
     done
     return 1
 }
 
 if [ $# -gt 0 ]; then
     for version; do
-        find_version "$version" || echo "skipped: no Python $version on this machine" >&2
+        find_version "$version" || echo "skipped: no Python $version${NEEDS:+ with $NEEDS} on this machine" >&2
     done
     exit 0
 fi
