@@ -23,7 +23,7 @@ OUT     ?= build/c/$(BACKEND)$(if $(MODE),-$(MODE))
 .PHONY: help demo test test-core test-python test-plugin test-plugin-all test-suites bench-pytest \
         test-neighbours clean-errors test-lua test-lua55 lint lib lua lua-all install install-lua \
         uninstall uninstall-lua wheel sdist bench bench-full bench-modes bench-lua bench-core \
-        bench-growth test-faults test-escapes clean
+        bench-growth cpython-tests test-faults test-escapes clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -252,6 +252,18 @@ clean-errors: .need-test ## the acceptance harness of memory errors, all of it, 
 	try checks $(ONLY); \
 	try run --common 3 --large 0 --worker 0 --off nothing --off reserve --off debt --off close --off repair $(ONLY); \
 	exit $$status
+
+# CPYTHON_TESTS='--mode held --only REGEX --processes 1' and their like: see its --help.
+CPYTHONS ?= 3.11 3.13
+CPYTHON_TESTS ?=
+cpython-tests: .need-test ## CPython's own tests, 3.11's and 3.13's, stock and with zmalloc: the same? An hour or more
+	@tools/venv.sh $(PYTHON) $(VENV) test
+	@set -e; options=; for python in $$(NEEDS=test.test_list tools/pythons.sh $(CPYTHONS)); do \
+	    venv=build/venv/$$(echo $$python | tr / _); \
+	    tools/venv.sh $$python $$venv test; \
+	    options="$$options --python $$venv/bin/python"; \
+	done; \
+	$(VENV)/bin/python tests/python/cpython_tests $$options $(CPYTHON_TESTS)
 
 test-faults: .need-test ## each public entry with each of its requests refused, on each Python and Lua: build/reliability/faults.json
 	@$(MAKE) --no-print-directory -s lua-all
