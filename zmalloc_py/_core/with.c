@@ -139,12 +139,20 @@ static PyObject *call_method(PyObject *op, PyObject *const *args, size_t flags, 
     return method->is_enter ? method->way->enter(args[0]) : method->way->leave(args[0], nargs > 1 ? args[1] : Py_None);
 }
 
+/* A type has its methods, and they have theirs, which has the module, which has the type: the collector has to see it. */
+static int method_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    return 0;
+}
+
 static PyMemberDef method_members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(Method, call), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyType_Slot method_slots[] = {
+    {Py_tp_traverse, method_traverse},
     {Py_tp_descr_get, method_get},
     {Py_tp_call, PyVectorcall_Call},
     {Py_tp_members, method_members},
@@ -154,20 +162,21 @@ static PyType_Slot method_slots[] = {
 static PyType_Spec method_spec = {
     .name = "zmalloc._core.method",
     .basicsize = sizeof(Method),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_DISALLOW_INSTANTIATION |
-             Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = method_slots,
 };
 
 static int add_method(const struct with_types *types, PyTypeObject *type, const struct with_way *way, bool is_enter)
 {
-    Method *method = PyObject_New(Method, types->method);
+    Method *method = PyObject_GC_New(Method, types->method);
     if (!method)
         return -1;
     method->call = call_method;
     method->way = way;
     method->owner = type;
     method->is_enter = is_enter;
+    PyObject_GC_Track(method);
     const int failed =
         PyObject_SetAttrString((PyObject *)type, is_enter ? "__enter__" : "__exit__", (PyObject *)method);
     Py_DECREF(method);
