@@ -1,4 +1,4 @@
-"""The C module itself, made again as in an interpreter that is not the first."""
+"""The C module itself: made again as in an interpreter that is not the first, and refused."""
 
 from __future__ import annotations
 
@@ -36,3 +36,34 @@ for i in range(8):
 assert zmalloc.used() - before < 10_000
 """
     )
+
+
+def test_each_request_of_making_the_module_may_be_refused() -> None:
+    requests, failures, kept = snippet(
+        MAKE
+        + """
+make()
+gc.collect()
+before, failures, n = zmalloc.used(), 0, 0
+while True:
+    fault, error = zmalloc.fail_after(n), None
+    try:
+        with fault:
+            make()
+    except MemoryError as e:
+        error = e.with_traceback(None)
+        failures += 1
+    if not fault.failed:
+        break
+    n += 1
+assert error is None
+del error, fault
+gc.collect()
+seen = zmalloc.audit()
+assert seen.used == seen.counted
+print((n, failures, zmalloc.used() - before))
+"""
+    ).value
+    assert failures > 100
+    assert failures > requests / 2
+    assert kept < 300 * requests, "CPython itself keeps some of a type that is refused"

@@ -444,8 +444,11 @@ static int module_exec(PyObject *module)
         caps_init(module, &state->limit) < 0 || budgets_init(module, &state->budgets) < 0 ||
         verdict_init(module, state->limit_error) < 0 || accounts_init(module, &state->account) < 0 ||
         !(state->fail_after = fail_after_init(module)) || add_capsule(module) < 0 ||
-        PyModule_AddStringConstant(module, "__version__", ZMALLOC_VERSION) < 0)
+        PyModule_AddStringConstant(module, "__version__", ZMALLOC_VERSION) < 0) {
+        if (!PyErr_Occurred()) /* PyType_FromModuleAndSpec() does not say so of each request that is refused */
+            PyErr_NoMemory();
         return -1;
+    }
     return 0;
 }
 
