@@ -319,7 +319,7 @@ test-lua55: .need-test ## the same on Lua 5.5, built from sources that pip downl
 	fi
 
 # What is too long for make test. Each writes what it has counted to build/reliability/NAME.json.
-.PHONY: sanitize check-static test-builds mutants reliability .need-checkers
+.PHONY: sanitize check-static test-builds mutants coverage reliability .need-checkers
 .need-checkers:
 	@tools/need.sh c python lua test fuzz checkers
 CHECKERS = PYTHONPATH=tests $(VENV)/bin/python -m checkers
@@ -360,6 +360,12 @@ fuzz: .need-fuzz ## libFuzzer on sizes, map and accounts, atheris on the Python 
 	@$(FUZZ_VENV)/bin/python -m pip install -q --disable-pip-version-check --only-binary=:all: atheris \
 	    >/dev/null 2>&1 || true
 	@PYTHONPATH=tests $(VENV)/bin/python -m fuzz.fuzz $(FUZZ_SECONDS) $(FUZZ_VENV)/bin/python
+
+# PARTS="--only lua --only core" counts those anew, beside what has been counted before.
+COVERED ?= 3.11 3.13
+coverage: .need-test ## lines and branches that the tests reach, in C by gcov and in Python: 40 minutes
+	@tools/venv.sh $(PYTHON) $(VENV) test
+	@$(CHECKERS).coverage --jobs="$(JOBS)" $(PARTS) $$(tools/pythons.sh $(COVERED))
 
 lint: .need-python ## ruff and mypy --strict; luacheck where there is one
 	@tools/venv.sh $(PYTHON) build/venv/lint lint

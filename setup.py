@@ -18,7 +18,7 @@ BUILDS = {
     "": ["-O2", "-DNDEBUG"],
     "debug": ["-O0", "-UNDEBUG"],
     "sanitize": ["-O1", "-UNDEBUG", "-fsanitize=address,undefined", "-fno-sanitize-recover"],
-    "coverage": ["-O0", "-UNDEBUG", "--coverage"],
+    "coverage": ["-O0", "-DNDEBUG", "--coverage", "-fprofile-update=atomic"],
 }
 
 build = os.environ.get("ZMALLOC_BUILD", "")

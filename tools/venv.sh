@@ -2,8 +2,8 @@
 # Makes a virtual environment and installs the project into it: tools/venv.sh PYTHON FOLDER [EXTRA]
 #
 # EXTRA is one of pyproject's optional dependencies. The build happens in a folder of its own, so that
-# interpreters of one version do not take each other's objects. Nothing is done when the environment is
-# newer than all sources.
+# interpreters of one version do not take each other's objects: one that is gone afterwards, or
+# ZMALLOC_SOURCE, which stays. Nothing is done when the environment is newer than all sources.
 set -eu
 
 python=$1 folder=$2 extra=${3:-}
@@ -24,8 +24,14 @@ fi
 [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
 printf '%s\n' "$wanted" >"$folder/.python"
 
-source=$(mktemp -d)
-trap 'rm -rf "$source"' EXIT
+if [ -n "${ZMALLOC_SOURCE:-}" ]; then
+    source=$ZMALLOC_SOURCE
+    rm -rf "$source"
+    mkdir -p "$source"
+else
+    source=$(mktemp -d)
+    trap 'rm -rf "$source"' EXIT
+fi
 cp -R csrc zmalloc_py setup.py pyproject.toml MANIFEST.in README.md LICENSE "$source"
 log="$source/log"
 "$folder/bin/python" -m pip install -q --no-warn-script-location --force-reinstall --no-deps \

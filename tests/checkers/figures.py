@@ -71,7 +71,8 @@ class Figures:
 
 
 def suite(tests: Sequence[str], *, python: Sequence[str | Path] = (sys.executable,),
-          env: Mapping[str, str] | None = None, timeout: float = 3600) -> dict[str, int]:
+          env: Mapping[str, str] | None = None, timeout: float = 3600,
+          cwd: Path = toolchain.ROOT) -> dict[str, int]:
     """Runs tests by pytest in a process of its own and counts them; shows what failed.
 
     What ends without a report, or with a status that no test explains, is a finding, too.
@@ -81,7 +82,7 @@ def suite(tests: Sequence[str], *, python: Sequence[str | Path] = (sys.executabl
         done = subprocess.run(
             [*map(str, python), "-m", "pytest", "-q", "-p", "no:cacheprovider",
              f"--junitxml={report}", *tests],
-            cwd=toolchain.ROOT, env={**os.environ, **(env or {})}, timeout=timeout,
+            cwd=cwd, env={**os.environ, **(env or {})}, timeout=timeout,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
             check=False)
         counts = {"tests": 0, "skipped": 0, "findings": 0}
