@@ -516,6 +516,23 @@ settled()
     )
 
 
+def test_callbacks_are_the_main_interpreters() -> None:
+    snippet(
+        INTERPRETERS
+        + """
+in_new('''
+import zmalloc
+try:
+    zmalloc.on_pressure(print)
+except RuntimeError as error:
+    assert "main interpreter only" in str(error)
+else:
+    raise AssertionError
+''')
+"""
+    )
+
+
 @pytest.mark.parametrize("own_gil", KINDS)
 def test_a_scope_that_an_interpreter_never_left_ends_with_it(own_gil: bool) -> None:
     snippet(

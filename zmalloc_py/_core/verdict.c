@@ -414,7 +414,7 @@ PyObject *verdict_on_pressure(PyObject *module, PyObject *args, PyObject *keywor
                      Py_TYPE(callback)->tp_name);
         return NULL;
     }
-    if (!callbacks) {
+    if (!callbacks || PyThreadState_Get()->interp != PyInterpreterState_Main()) {
         PyErr_SetString(PyExc_RuntimeError, "on_pressure() works in the main interpreter only");
         return NULL;
     }
