@@ -343,6 +343,27 @@ def test_a_thread_gets_its_error_at_a_safe_point_and_from_the_with() -> None:
     caught.value.__traceback__ = None
 
 
+@pytest.mark.parametrize("thread", [False, True])
+def test_a_handler_that_ends_above_its_budget_gets_the_error_from_the_with(thread: bool) -> None:
+    """While a MemoryError is being handled there is no other moment for a little."""
+    ended = False
+    gc.collect()
+    try:
+        raise MemoryError
+    except MemoryError:
+        with (  # noqa: PT012 - what is in it has to come to its end
+            pytest.raises(zmalloc.LimitError) as caught,
+            zmalloc.budget(100_000, thread=thread) as b,
+        ):
+            _block = bytes(60_000), bytes(60_000)
+            ended = True
+        assert ended
+        assert b.hit
+        assert caught.value.used > caught.value.limit
+        caught.value.__traceback__ = None
+    b.__exit__(None, None, None)  # has ended
+
+
 # ---- track() -------------------------------------------------------------------------------------
 
 
@@ -417,6 +438,16 @@ def test_exemptions_nest_and_are_entered_once() -> None:
     e = zmalloc.exempt()
     with e, zmalloc.exempt(), pytest.raises(RuntimeError, match="already"):
         e.__enter__()
+    with pytest.raises(MemoryError), zmalloc.budget(100_000):
+        run_away()
+
+
+def test_an_exemption_is_left_by_its_own_thread_or_dropped() -> None:
+    e = zmalloc.exempt()
+    e.__exit__(None, None, None)  # was not entered
+    with e, ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="by the thread"):
+        pool.submit(e.__exit__, None, None, None).result()
+    zmalloc.exempt().__enter__()
     with pytest.raises(MemoryError), zmalloc.budget(100_000):
         run_away()
 

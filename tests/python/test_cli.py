@@ -541,6 +541,18 @@ def test_the_line_and_the_figures_tell_the_same_request(tmp_path: Path) -> None:
     assert f"the last one for {last / 1024:.1f}"[:-2] in limit_line(seen)
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("é日😀.py", "é日😀.py"), (os.fsdecode(b"\xff\xfe.py"), "??.py"), ("a b.py", "a b.py")],
+)
+def test_the_line_names_a_script_of_any_name(name: str, shown: str, tmp_path: Path) -> None:
+    script = tmp_path / name
+    script.write_text(RUNAWAY)
+    seen = zrun("--limit", "8MiB", script)
+    assert seen.status == LIMIT_STATUS
+    assert f" at {tmp_path}/{shown}:6" in limit_line(seen)
+
+
 def test_the_cap_of_the_command_line_is_sealed(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

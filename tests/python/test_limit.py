@@ -423,6 +423,7 @@ def test_a_sealed_limit_stays_and_only_smaller_ones_are_legal() -> None:
         assert zmalloc.limit() == 8 * G
         assert "8.0 GiB" in fails(8 * G + 1)
         assert fails("9 GiB") and fails(None) and fails(9 * G, seal=True)
+        assert "hard limit" in fails(8 * G, reserve="2 MiB")
         assert zmalloc.limit() == 8 * G
         zmalloc.limit(5 * G)
         assert zmalloc.limit() == 5 * G
@@ -1116,6 +1117,11 @@ def test_async_with_is_refused_and_leaves_no_cap() -> None:
     assert zmalloc.limit() is None
 
 
+class NoBool:
+    def __bool__(self) -> bool:
+        raise ZeroDivisionError
+
+
 def test_wrong_calls_name_what_is_wrong() -> None:
     with pytest.raises(TypeError, match="two values for n"):
         zmalloc.limit(5, n=6)  # type: ignore[call-overload]
@@ -1123,6 +1129,11 @@ def test_wrong_calls_name_what_is_wrong() -> None:
         zmalloc.limit(seal=False)  # type: ignore[call-overload]
     with pytest.raises(OverflowError, match="too large: at most"):
         zmalloc.limit(10**5000)
+    for reserve in ("1 XB", -1, 10**100, 0.5):
+        with pytest.raises((TypeError, ValueError, OverflowError), match="reserve="):
+            zmalloc.limit("1 GiB", reserve=reserve)  # type: ignore[call-overload]
+    with pytest.raises(ZeroDivisionError):
+        zmalloc.limit("1 GiB", seal=NoBool())  # type: ignore[call-overload]
     with pytest.raises(OverflowError) as error:
         zmalloc.limit("1" * 100_000)
     assert len(str(error.value)) < 200

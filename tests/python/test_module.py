@@ -1,8 +1,18 @@
-"""The C module itself: made again as in an interpreter that is not the first, and refused."""
+"""The C module itself: made again as in an interpreter that is not the first, refused, misused."""
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import zmalloc
+from zmalloc import _core
+
 from .processes import snippet
+
+core: Any = _core  # as a type checker would not let it be called
 
 MAKE = """
 import gc, weakref, zmalloc
@@ -67,3 +77,47 @@ print((n, failures, zmalloc.used() - before))
     assert failures > 100
     assert failures > requests / 2
     assert kept < 300 * requests, "CPython itself keeps some of a type that is refused"
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda: core._parse_size("1 KiB"), "TypeError: _parse_size() takes a value and what"),
+        (lambda: core._parse_size("1 KiB", 1), "TypeError: _parse_size() takes a value and what"),
+        (lambda: core._parse_size("1 KiB", "\ud800"), "UnicodeEncodeError: "),
+        (lambda: core._format_size(-1), "OverflowError: "),
+        (lambda: core._format_size("1"), "TypeError: "),
+        (lambda: core._execute(len), "TypeError: _execute() takes a function and a note"),
+        (lambda: core._run_file("file"), "TypeError: expected a program and a dict"),
+        (lambda: core._run_file("file", 1), "TypeError: expected a program and a dict"),
+        (lambda: core._run_file(1, {}), "TypeError: "),
+        (lambda: core._run_file("/no/such/file", {}), "FileNotFoundError: "),
+        (lambda: core._run_text("1", 1), "TypeError: expected a program and a dict"),
+        (lambda: core._run_text("\ud800", {}), "UnicodeEncodeError: "),
+        (lambda: core._run_text(1, {}), "TypeError: "),
+        (lambda: core._pieces(other=True), "TypeError: "),
+        (lambda: core.budget("1 GiB").__enter__(1), "TypeError: __enter__() takes no arguments"),
+        (lambda: core.Exempt.__enter__(1), "TypeError: not a zmalloc.Exempt"),
+        (lambda: core.Exempt.__enter__.__get__(1), "TypeError: not a zmalloc.Exempt"),
+    ],
+)
+def test_what_only_the_package_or_a_with_calls_takes_nothing_else(
+    call: Callable[[], object], error: str
+) -> None:
+    with pytest.raises((TypeError, ValueError, OSError, OverflowError)) as raised:
+        call()
+    assert f"{type(raised.value).__name__}: {raised.value}".startswith(error)
+
+
+def test_the_limit_of_an_account_that_c_code_has_sealed_does_not_rise() -> None:
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    table = ctypes.cast(pointer(zmalloc._C_API, b"zmalloc._C_API"), ctypes.POINTER(ctypes.c_void_p))
+    seal = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(table[15])  # by its place in zmalloc_capi.h
+    _, address, account = zmalloc.lua_allocator("sealed")
+    account.limit("4 MiB")
+    seal(address)
+    with pytest.raises(PermissionError, match=r"sealed.* is sealed: it cannot rise"):
+        account.limit("8 MiB")
+    account.limit("2 MiB")
+    assert account.limit() == 2 << 20
