@@ -80,6 +80,9 @@ for made, used in ((a, b), (b, a)):
     used.zaccount_uncharge(y, 1)
     assert made.figures(x).limit_hit; used.zaccount_clear_hit(x)
     assert not made.figures(x).limit_hit
+    assert used.zaccount_guest_limit(y, 80, 5) == 0 and made.figures(y).limit == 80
+    used.zaccount_guest_seal(y); assert made.figures(y).guest_sealed
+    assert used.zaccount_guest_limit(y, 90, 5) == made.zaccount_guest_limit(y, 90, 5) == -1
     used.zaccount_seal(x); assert made.zaccount_set_limit(x, 1000, 0) == -1
     assert used.zaccount_free(y) == 0 and used.zaccount_free(x) == 0
     assert made.zmalloc_total() == 0
@@ -139,6 +142,27 @@ for i, account in enumerate(made):
     assert copies[i - 2].zaccount_free(account) == 0
 assert [copy.zmalloc_total() for copy in copies] == [0] * 3
 """, [paths[i] for i in order])
+
+
+@pytest.mark.parametrize("table", [
+    "{0x7a6d616c6c6f6332u, 4096, 0, &table}",  # another magic number
+    "{0x7a6d616c6c6f6331u, 32, 0, &table}",  # of before the first version
+    "{0x7a6d616c6c6f6331u, 4096, 0, 0}",  # its constructor has not run
+])
+def test_what_only_has_the_name_of_a_table_is_passed_over(table: str, tmp_path: Path) -> None:
+    source, product = tmp_path / "other.c", tmp_path / "libother.so"
+    source.write_text("#include <stddef.h>\n#include <stdint.h>\n"
+                      "struct table { uint64_t magic; size_t size; const char *version;\n"
+                      "    struct table *owner; void *more[500]; };\n"
+                      f"static struct table table = {table};\n"
+                      "struct table *zmalloc_core_v1 = &table;\n")
+    toolchain.must(["gcc", "-shared", "-fPIC", source, "-o", product])
+    in_a_process("""
+other = ctypes.CDLL(paths[0], mode=ctypes.RTLD_GLOBAL)
+a, b = Core(paths[1]), Core(paths[2])
+assert owner(a) == owner(b) == address(a)
+assert a.zmalloc_total() == b.zmalloc_total() == 0
+""", [product, *copies_of("usable")])
 
 
 def test_an_owner_that_is_closed_stays_mapped_and_goes_on() -> None:

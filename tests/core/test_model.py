@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import sys
 from collections.abc import Callable
 from ctypes import byref, c_size_t, c_void_p, string_at
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from . import toolchain
 from .conftest import Sums
 from .core import KINDS, SIZE_MAX, UNLIMITED, Core, OutOfMemory, Pressure, Scope
 from .randomly import randomly
@@ -991,6 +993,36 @@ class Map(RuleBasedStateMachine):
 
 def test_the_map_holds_what_a_dict_says(shim: ctypes.CDLL) -> None:
     explore(lambda: Map(shim))
+
+
+WITHOUT_MEMORY = """
+import ctypes, resource
+shim = ctypes.CDLL({path!r})
+shim.shim_map_new.restype = ctypes.c_void_p
+arguments = [ctypes.c_void_p, ctypes.c_uint64]
+shim.shim_reach.restype, shim.shim_reach.argtypes = ctypes.c_bool, arguments
+shim.shim_has_leaf.restype, shim.shim_has_leaf.argtypes = ctypes.c_bool, arguments
+m = shim.shim_map_new()
+limits = resource.getrlimit(resource.RLIMIT_AS)
+for step in (1 << 24, 1 << 36):                # another leaf, another table of leaves
+    page = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (page + (16 << 20), limits[1]))
+    reached = 0
+    while reached < 1000 and shim.shim_reach(m, reached * step):
+        reached += 1
+    refused = reached * step
+    assert 4 < reached < 1000, reached
+    assert not shim.shim_reach(m, refused) and not shim.shim_has_leaf(m, refused)
+    assert shim.shim_has_leaf(m, refused - step)
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert shim.shim_reach(m, refused) and shim.shim_has_leaf(m, refused)
+"""
+
+
+def test_a_map_that_the_system_gives_nothing_is_as_it_was() -> None:
+    code = WITHOUT_MEMORY.format(path=str(toolchain.shim_library()))
+    done = toolchain.run([sys.executable, "-c", code])
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("border", [LEAF, 1 << 36, TOP])

@@ -47,6 +47,7 @@ SCRIPTS: dict[str, str | bytes] = {
     "nil": "error()",
     "a number": "error(42)",
     "a fraction": "error(4.5)",
+    "a whole fraction": "error(-42.0)",
     "a function": "error(print)",
     "false": "error(false)",
     "a long number": "error(2^53)",
@@ -852,6 +853,14 @@ def test_a_full_disk_leaves_the_old_report(tmp_path: Path) -> None:
     seen = zlua("--json", "/dev/full", "-e", "")
     assert seen.status == 0
     assert "cannot write '/dev/full': No space left on device" in seen.err
+    report = tmp_path / "r.json"
+    report.write_text("old")
+    shell = 'trap "" XFSZ; ulimit -f 0; exec "$0" --json "$1" -e ""'
+    seen = run("sh", "-c", shell, built("lua5.4"), report)
+    assert seen.status == 0
+    assert f"cannot write '{report}': File too large" in seen.err
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+    assert report.read_text() == "old"
 
 
 def test_json_can_go_to_a_pipe() -> None:
