@@ -1,8 +1,10 @@
 /* neighbour.c - another tool in the same process, as the tests need it: one that saves and restores
  * CPython's allocators (as a memory tracker does), one that puts hooks of its own on top, blocks that
- * are taken and freed in C, and a user of zmalloc's C API. */
+ * are taken and freed in C, threads that CPython does not know, and a user of zmalloc's C API. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+
+#include <pthread.h>
 
 #include "zmalloc_capi.h"
 
@@ -144,6 +146,66 @@ static PyObject *give(PyObject *self, PyObject *unused)
     return PyLong_FromLong(count);
 }
 
+/* ---- threads that CPython does not know ---------------------------------------------------------- */
+
+static void *handed; /* the block that they hand on */
+static size_t handed_size;
+
+/* A letter for each call: m(alloc), c(alloc), r(ealloc), f(ree). */
+static void call(const char *letters)
+{
+    for (; *letters; letters++) {
+        if (*letters == 'm')
+            handed = PyMem_RawMalloc(handed_size = 1000);
+        else if (*letters == 'c')
+            handed = PyMem_RawCalloc(10, (handed_size = 1500) / 10);
+        else if (*letters == 'r')
+            handed = PyMem_RawRealloc(handed, handed_size += 1000);
+        else
+            PyMem_RawFree(handed), handed_size = 0;
+    }
+}
+
+static pthread_key_t key;
+static const char *letters_of[2]; /* for a thread, and for its end */
+static int rounds;
+
+/* Destructors run in rounds: after the first one those of others are through. */
+static void at_end(void *value)
+{
+    if (++rounds < 3)
+        pthread_setspecific(key, value);
+    else
+        call(letters_of[1]);
+}
+
+static void *run_thread(void *value)
+{
+    pthread_setspecific(key, value);
+    call(letters_of[0]);
+    return NULL;
+}
+
+/* in_thread(before, inside, at its end): letters for this thread and for one that is made. The block's size. */
+static PyObject *in_thread(PyObject *self, PyObject *args)
+{
+    (void)self;
+    static int is_ready;
+    const char *before;
+    pthread_t thread;
+    if (!PyArg_ParseTuple(args, "sss", &before, &letters_of[0], &letters_of[1]))
+        return NULL;
+    if (!is_ready)
+        is_ready = pthread_key_create(&key, at_end) == 0;
+    call(before);
+    rounds = 0;
+    Py_BEGIN_ALLOW_THREADS
+    if (pthread_create(&thread, NULL, run_thread, &rounds) == 0)
+        pthread_join(thread, NULL);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromSize_t(handed_size);
+}
+
 /* ---- the C API --------------------------------------------------------------------------------- */
 
 static const struct zmalloc_capi *api;
@@ -218,6 +280,7 @@ static PyMethodDef methods[] = {
     {"take", take, METH_VARARGS, NULL},
     {"resize_all", resize_all, METH_VARARGS, NULL},
     {"give", give, METH_NOARGS, NULL},
+    {"in_thread", in_thread, METH_VARARGS, NULL},
     {"api_open", api_open, METH_VARARGS, NULL},
     {"api_charge", api_charge, METH_VARARGS, NULL},
     {"api_limit", api_limit, METH_VARARGS, NULL},

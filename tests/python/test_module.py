@@ -109,6 +109,10 @@ def test_what_only_the_package_or_a_with_calls_takes_nothing_else(
     assert f"{type(raised.value).__name__}: {raised.value}".startswith(error)
 
 
+def test_without_arguments_no_piece_is_turned_off() -> None:
+    assert core._pieces() is None
+
+
 def test_the_limit_of_an_account_that_c_code_has_sealed_does_not_rise() -> None:
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]

@@ -202,6 +202,40 @@ def with_neighbour(
     return snippet(lead + code, options=options, env=env)
 
 
+def test_a_thread_of_c_code_counts_from_its_first_call_to_its_very_last(neighbour: Path) -> None:
+    """The last ones are made when the thread's own counts are no longer in the list."""
+    with_neighbour(
+        neighbour,
+        """
+import itertools
+import zmalloc
+neighbour.in_thread("m", "r", "f")
+def look():
+    seen, s = zmalloc.audit(), zmalloc.stats()
+    assert seen.used == seen.counted, seen
+    return s.used, s.raw.used, s.raw.allocations - s.raw.frees
+look()
+start = look()
+MOST = ("", "m", "c", "r", "f")
+for before, inside, end in itertools.product(("", "m"), (*MOST, "mr"), MOST):
+    letters = before + inside + end
+    live = 0                            # nothing is lost or freed twice
+    for letter in letters:
+        live = {"m": live + 1, "c": live + 1, "r": live or -9, "f": live - 1}[letter]
+        if live not in (0, 1):
+            break
+    else:
+        size = neighbour.in_thread(before, inside, end)
+        seen = look()
+        assert seen[1] - start[1] == size, (letters, size, seen, start)
+        assert seen[2] - start[2] == live, (letters, seen, start)
+        if live:
+            assert neighbour.in_thread("f", "", "") == 0
+        assert look()[1:] == start[1:], letters
+""",
+    )
+
+
 THROWN_OUT = """
 import warnings
 neighbour.save()

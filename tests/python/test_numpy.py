@@ -906,3 +906,58 @@ def test_only_versions_that_need_it_are_wrapped() -> None:
     ).value
     major, minor = (int(part) for part in version.split(".")[:2])
     assert state == ("raw" if (major, minor) >= (2, 5) else "handler")
+
+
+# ---- requests that fail on purpose, names that are no text ---------------------------------------
+
+
+def test_an_arrays_data_is_refused_on_purpose_too() -> None:
+    """By each way to it: malloc, calloc and realloc."""
+    snippet(
+        """
+        import numpy as np
+        import zmalloc
+        def grown():
+            array = np.zeros(7, dtype="u1")
+            array.resize(300_000, refcheck=False)
+            return array
+        makers = {
+            "malloc": lambda: np.empty(300_000, dtype="u1"),
+            "calloc": lambda: np.zeros(300_000, dtype="u1"),
+            "realloc": grown,
+        }
+        for name, make in makers.items():
+            for _ in range(10):
+                make()
+            said, n = [], 0
+            while True:
+                fault, made = zmalloc.fail_after(n), None
+                try:
+                    with fault:
+                        made = make()
+                except MemoryError as error:
+                    said.append(str(error))
+                if not fault.failed:
+                    break
+                n += 1
+            assert made.nbytes == 300_000
+            assert any("llocate" in text for text in said), (name, said)
+            seen = zmalloc.audit()
+            assert seen.used == seen.counted
+        """
+    )
+
+
+def test_a_name_that_is_no_text_is_imported_as_without_the_watcher() -> None:
+    snippet(
+        r"""
+        import zmalloc
+        assert zmalloc._core._arrays() is None
+        try:
+            __import__("\ud800")
+        except (ImportError, UnicodeEncodeError):
+            pass
+        import numpy
+        assert zmalloc._core._arrays() is not None
+        """
+    )
