@@ -113,15 +113,39 @@ def test_without_arguments_no_piece_is_turned_off() -> None:
     assert core._pieces() is None
 
 
-def test_the_limit_of_an_account_that_c_code_has_sealed_does_not_rise() -> None:
+def capi(place: int, result: Any, *arguments: Any) -> Any:
+    """A function of the capsule, by its place in zmalloc_capi.h; of 2 it is Python's account."""
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     table = ctypes.cast(pointer(zmalloc._C_API, b"zmalloc._C_API"), ctypes.POINTER(ctypes.c_void_p))
-    seal = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(table[15])  # by its place in zmalloc_capi.h
+    return ctypes.CFUNCTYPE(result, *arguments)(table[place]) if result is not int else table[place]
+
+
+def test_the_limit_of_an_account_that_c_code_has_sealed_does_not_rise() -> None:
     _, address, account = zmalloc.lua_allocator("sealed")
     account.limit("4 MiB")
-    seal(address)
+    capi(15, None, ctypes.c_void_p)(address)
     with pytest.raises(PermissionError, match=r"sealed.* is sealed: it cannot rise"):
         account.limit("8 MiB")
     account.limit("2 MiB")
     assert account.limit() == 2 << 20
+
+
+@pytest.mark.parametrize("capped", [False, True])
+def test_c_code_may_have_requests_of_python_refused(capped: bool) -> None:
+    python = capi(2, int)
+    fail_after = capi(18, None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+    kept, refused = [], 0
+    with zmalloc.budget("1 GiB") if capped else zmalloc.exempt():
+        refusals = zmalloc.stats().refusals
+        fail_after(python, 500, 3)
+        for n in range(1000):
+            try:
+                kept.append(bytes(1000 + n))
+            except MemoryError:
+                refused += 1
+        fail_after(python, -1, 0)
+        refusals = zmalloc.stats().refusals - refusals
+    assert 1 <= refused <= refusals <= 3, "what an error on its way asks for is granted"
+    seen = zmalloc.audit()
+    assert seen.used == seen.counted
