@@ -225,8 +225,8 @@ def counts_of_python() -> dict[str, gcov.Counts]:
 def listed(counts: gcov.Counts, source: Sequence[str], entry: Left) -> set[int]:
     """The lines that an entry is about."""
     if entry.where in counts.functions:
-        first, last = counts.functions[entry.where]
-        return set(range(first, last + 1))
+        return {line for first, last in counts.functions[entry.where]
+                for line in range(first, last + 1)}
     found = set()
     for i, line in enumerate(source):
         if entry.where not in line:
@@ -235,9 +235,12 @@ def listed(counts: gcov.Counts, source: Sequence[str], entry: Left) -> set[int]:
         margin = len(line) - len(line.lstrip())
         for k in range(i + 1, len(source)):
             below = source[k]
-            if below.strip() and len(below) - len(below.lstrip()) <= margin:
+            is_outside = len(below) - len(below.lstrip()) <= margin
+            if below.strip() not in ("", "{", "}") and is_outside:
                 break
             found.add(k + 1)
+            if below.strip() == "}" and is_outside:
+                break
     return found
 
 

@@ -32,13 +32,13 @@ class Counts:
     def __init__(self) -> None:
         self.lines: Counter[int] = Counter()
         self.sites: dict[Site, list[int]] = {}
-        #: name: first and last line
-        self.functions: dict[str, tuple[int, int]] = {}
+        #: name: first and last line, of each that a build has by that name
+        self.functions: dict[str, set[tuple[int, int]]] = defaultdict(set)
 
     def add(self, file: dict[str, Any]) -> None:
         """A file's part of gcov's JSON."""
         for function in file["functions"]:
-            self.functions[function["name"]] = function["start_line"], function["end_line"]
+            self.functions[function["name"]].add((function["start_line"], function["end_line"]))
         for line in file["lines"]:
             number = line["line_number"]
             self.lines[number] += line["count"]

@@ -57,7 +57,7 @@ def test_lines_and_branches_of_two_builds_are_merged(tmp_path: Path) -> None:
     assert program.uncovered == {9, 11, 12, 13}, "compiled in one build, run in none"
     assert program.branches == {5: 2, 11: 2}
     assert program.untaken == {5: 1, 11: 2}
-    assert program.functions["second"] == (9, 14)
+    assert program.functions["second"] == {(9, 14)}
     assert header.lines == {1: 1, 3: 1}
     assert header.branches == {3: 2}
     assert header.untaken == {3: 1}
