@@ -57,7 +57,6 @@ TRACED = ["tests/plugin", "tests/together/test_examples.py", *(
 #: What other targets run for long, for a short time: by its name, with its options. Whether all of
 #: it is right those targets judge.
 LONGER = {
-    "make test-faults": ("tests/python/fault_loops.py", "--quick"),
     "make clean-errors": ("tests/python/clean_errors", "run", "--common", "1", "--large", "0",
                           "--worker", "0", "--budget", "0", "--processes", "1"),
     "make soak": ("tests/together/soak.py", "run", "60"),

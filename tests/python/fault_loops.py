@@ -144,6 +144,30 @@ def sizes() -> object:
     return _core._parse_size("1.5 GiB", "n"), _core._format_size(1 << 20)
 
 
+def wrong_sizes() -> object:
+    """What is told of them is text that has to be made; 3.10 itself raises the error without it."""
+    told = 0
+    for size in (-1, 10**30, "1 XB", "9" * 100, "x" * 100, b"1", 0.5, "\xb5B"):
+        try:
+            _core._parse_size(size, "n")
+        except (ValueError, TypeError, OverflowError):
+            told += 1
+    return told
+
+
+def wrong_reserves() -> object:
+    account = zmalloc.lua_allocator("wrong")[2]
+    told = 0
+    for call in (zmalloc.limit, zmalloc.budget, account.limit):
+        for reserve in (-1, "1 XB", None if call == account.limit else 0.5):
+            try:
+                call(2**40, reserve=reserve)
+            except (ValueError, TypeError, OverflowError):
+                told += 1
+    zmalloc.limit(None)
+    return told
+
+
 #: The names of zmalloc.__all__, and parts of the command line that work in this process. Those
 #: of types stand with the functions that make them.
 LOADS: dict[str, Load] = {
@@ -181,6 +205,8 @@ LOADS: dict[str, Load] = {
     "used": lambda: zmalloc.used() > 0,
     "run: command line": command_line,
     "run: sizes": sizes,
+    "wrong sizes": wrong_sizes,
+    "wrong reserves": wrong_reserves,
 }
 #: Without a load, and why.
 WITHOUT = {
