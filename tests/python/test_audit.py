@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 
 import pytest
 import zmalloc
@@ -225,3 +226,63 @@ def test_an_audit_is_frozen_and_compares_by_value() -> None:
 def test_stack_is_a_part_of_used() -> None:
     seen = zmalloc.audit()
     assert 0 <= seen.stack <= seen.used
+
+
+# ---- no memory for the map -----------------------------------------------------------------------
+
+#: A block of BLOCK bytes can be had then, but no leaf of the map for where it begins.
+NO_LEAF = """
+import resource, zmalloc
+MIB = 1 << 20
+BLOCK = 64 * MIB                 # begins where the map has no leaf yet
+def room(n):
+    pages = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (pages + n + MIB // 2, resource.RLIM_INFINITY))
+def free():
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+def look(untracked):
+    free()
+    seen, s = zmalloc.audit(), zmalloc.stats()
+    assert seen.used == seen.counted, seen
+    assert s.untracked == untracked, s.untracked
+    return s.used
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS as Linux has it")
+@pytest.mark.parametrize("mode", MODES[:2])
+def test_a_block_that_the_map_has_no_room_for_is_nobodys_or_refused(mode: str) -> None:
+    """Uncapped it is not counted; under a cap it must not exist."""
+    snippet(
+        NO_LEAF
+        + """
+before = look(0)
+for n, make in enumerate((bytearray, bytes), 1):
+    room(BLOCK)
+    block = make(BLOCK)
+    assert abs(look(n) - before) < 10_000
+    del block
+    assert abs(look(n) - before) < 10_000
+small = bytearray(BLOCK // 3)
+assert look(2) - before > BLOCK // 4
+room(BLOCK - BLOCK // 3)
+small *= 3
+assert abs(look(3) - before) < 10_000
+del small
+assert abs(look(3) - before) < 10_000
+with zmalloc.limit("1 GiB"):
+    for make in (bytearray, bytes):
+        room(BLOCK)
+        try:
+            make(BLOCK)
+        except MemoryError:
+            free()
+        else:
+            raise AssertionError
+    assert abs(look(3) - before) < 10_000
+free()
+block = bytearray(BLOCK)
+assert look(3) - before > BLOCK
+""",
+        env={"PYTHONMALLOC": mode},
+    )

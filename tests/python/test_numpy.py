@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from .processes import MODES, snippet
+from .test_audit import NO_LEAF
 
 pytestmark = pytest.mark.skipif(not find_spec("numpy"), reason="numpy is not installed")
 counting = pytest.mark.parametrize("counting", ["exact", "held"])  # zmalloc's two modes
@@ -945,6 +946,34 @@ def test_an_arrays_data_is_refused_on_purpose_too() -> None:
             seen = zmalloc.audit()
             assert seen.used == seen.counted
         """
+    )
+
+
+def test_an_array_that_the_map_has_no_room_for_is_nobodys_or_refused() -> None:
+    snippet(
+        "import numpy as np\n"
+        + NO_LEAF
+        + """
+if zmalloc._core._arrays() == "handler":
+    np.zeros(8)
+    before = look(0)
+    for n, make in enumerate((np.empty, np.zeros), 1):
+        room(BLOCK)
+        block = make(BLOCK, dtype="u1")
+        assert abs(look(n) - before) < 20_000
+        del block
+        assert abs(look(n) - before) < 20_000
+    with zmalloc.limit("1 GiB"):
+        for make in (np.empty, np.zeros):
+            room(BLOCK)
+            try:
+                make(BLOCK, dtype="u1")
+            except MemoryError:
+                free()
+            else:
+                raise AssertionError
+        assert abs(look(2) - before) < 20_000
+"""
     )
 
 
