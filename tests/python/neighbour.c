@@ -151,12 +151,14 @@ static PyObject *give(PyObject *self, PyObject *unused)
 static void *handed; /* the block that they hand on */
 static size_t handed_size;
 
-/* A letter for each call: m(alloc), c(alloc), r(ealloc), f(ree). */
+/* A letter for each call: m(alloc), a h(uge) one, c(alloc), r(ealloc), f(ree). */
 static void call(const char *letters)
 {
     for (; *letters; letters++) {
         if (*letters == 'm')
             handed = PyMem_RawMalloc(handed_size = 1000);
+        else if (*letters == 'h')
+            handed = PyMem_RawMalloc(handed_size = 10000000);
         else if (*letters == 'c')
             handed = PyMem_RawCalloc(10, (handed_size = 1500) / 10);
         else if (*letters == 'r')

@@ -343,6 +343,43 @@ def test_a_thread_gets_its_error_at_a_safe_point_and_from_the_with() -> None:
     caught.value.__traceback__ = None
 
 
+def test_a_threads_scopes_may_end_in_any_order() -> None:
+    for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
+        scopes = [
+            zmalloc.budget(MIB, thread=True),
+            zmalloc.track(thread=True),
+            zmalloc.budget(GIB, thread=True),
+        ]
+        for scope in scopes:
+            scope.__enter__()
+        _block = bytes(100_000)
+        for at in order:
+            scopes[at].__exit__(None, None, None)
+        _block = b""
+    assert len(bytes(2 * MIB)) == 2 * MIB
+
+
+def test_a_threads_budget_without_a_reserve_refuses_at_its_limit() -> None:
+    with zmalloc.budget(100_000, reserve=0, thread=True) as b, zmalloc.track(thread=True):
+        with pytest.raises(MemoryError) as caught:
+            run_away()
+        caught.value.__traceback__ = None
+        assert not isinstance(caught.value, zmalloc.LimitError)
+    assert b.peak <= 100_000
+
+
+NAMES = [{}, {"__name__": None}, {"__name__": 5}, {"__name__": "é"}, {"__name__": "asyncio" * 40}]
+
+
+@pytest.mark.parametrize("scope", NAMES)
+def test_code_of_any_module_or_none_gets_its_error(scope: dict[str, Any]) -> None:
+    code = "kept = []\nwhile True: kept.append([0] * 10)"
+    with pytest.raises(zmalloc.LimitError) as caught, zmalloc.budget(300_000):
+        exec(code, scope)
+    caught.value.__traceback__ = None
+    scope.clear()
+
+
 @pytest.mark.parametrize("thread", [False, True])
 def test_a_handler_that_ends_above_its_budget_gets_the_error_from_the_with(thread: bool) -> None:
     """While a MemoryError is being handled there is no other moment for a little."""

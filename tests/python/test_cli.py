@@ -553,6 +553,15 @@ def test_the_line_names_a_script_of_any_name(name: str, shown: str, tmp_path: Pa
     assert f" at {tmp_path}/{shown}:6" in limit_line(seen)
 
 
+@pytest.mark.parametrize(
+    "file", ["None", "object()", "type('F', (), {'flush': lambda self: 1 / 0})()"]
+)
+@pytest.mark.parametrize("end", ["sys.exit(3)", "1 / 0", "pass"])
+def test_a_script_may_leave_anything_in_place_of_stderr(end: str, file: str) -> None:
+    code = f"import sys; sys.stderr = {file}; {end}"
+    assert zrun("-c", code).status == python("-c", code).status
+
+
 def test_the_cap_of_the_command_line_is_sealed(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

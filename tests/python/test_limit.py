@@ -408,6 +408,16 @@ def test_a_limit_that_was_called_is_not_put_back_by_a_later_one() -> None:
 # ---- seals and the environment -----------------------------------------------------------------
 
 
+def test_below_a_seal_without_a_reserve_the_usual_one_ends_at_it() -> None:
+    snippet("""
+        import zmalloc
+        zmalloc.limit("8 GiB", reserve=0, seal=True)
+        for n in (1, 1 << 19, 1 << 20, 1 << 21):
+            lower = zmalloc.limit((8 << 30) - n)
+            assert lower.hard_limit == min(8 << 30, (8 << 30) - n + (1 << 20)), (n, lower)
+        """)
+
+
 def test_a_sealed_limit_stays_and_only_smaller_ones_are_legal() -> None:
     snippet("""
         import zmalloc

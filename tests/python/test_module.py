@@ -109,6 +109,21 @@ def test_what_only_the_package_or_a_with_calls_takes_nothing_else(
     assert f"{type(raised.value).__name__}: {raised.value}".startswith(error)
 
 
+def test_what_others_have_put_in_place_of_builtins_is_left_alone() -> None:
+    snippet(
+        """
+        import builtins
+        plain = builtins.compile, builtins.eval
+        builtins.compile = lambda *a, **k: plain[0](*a, **k)
+        del builtins.eval
+        import zmalloc
+        with zmalloc.fail_after(50) as fault:
+            kept = [[n] for n in range(20)]
+        assert fault.failed == 0
+        """
+    )
+
+
 def test_without_arguments_no_piece_is_turned_off() -> None:
     assert core._pieces() is None
 

@@ -236,6 +236,23 @@ for before, inside, end in itertools.product(("", "m"), (*MOST, "mr"), MOST):
     )
 
 
+def test_a_refusal_of_a_thread_without_frames_has_no_line(neighbour: Path) -> None:
+    with_neighbour(
+        neighbour,
+        """
+import zmalloc
+zmalloc.limit(zmalloc.used() + 3_000_000, reserve=0)
+neighbour.in_thread("", "h", "")
+zmalloc.limit(None)
+last = zmalloc.stats().last_refused
+assert (last.file, last.line) == (None, None), last
+assert last.bytes == 10_000_000, last
+seen = zmalloc.audit()
+assert seen.used == seen.counted, seen
+""",
+    )
+
+
 THROWN_OUT = """
 import warnings
 neighbour.save()
