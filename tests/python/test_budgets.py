@@ -440,6 +440,22 @@ def test_track_of_a_thread_does_not_see_others() -> None:
     assert everyones.net > 1_000_000
 
 
+@pytest.mark.parametrize("thread", [False, True])
+def test_what_the_system_refuses_was_never_taken(thread: bool) -> None:
+    with zmalloc.track(thread=thread) as t:
+        for make in (bytes, bytearray):
+            with pytest.raises(MemoryError) as caught:
+                make(1 << 61)
+            caught.value.__traceback__ = None
+        block = bytearray(1000)
+        with pytest.raises(MemoryError) as caught:
+            block *= 1 << 50
+        caught.value.__traceback__ = None
+        del block, caught
+    assert t.net < 100_000
+    assert 0 < t.peak < 100_000
+
+
 def test_the_figures_of_track_are_exact() -> None:
     """To the byte, what sys.getsizeof says of objects without a collector's head."""
     snippet("""

@@ -37,6 +37,10 @@ static void settle(struct thread *t)
         return;
     atomic_fetch_add(&l->turn, 1);
     for (struct gauge *g = first(t); g; g = next(g)) {
+        if (l->earlier_top != ELSEWHERE) {
+            const int64_t earlier = GET(g->net) + l->earlier_top;
+            g->earlier_peak = earlier > GET(g->peak) ? earlier : GET(g->peak);
+        }
         raise_to(&g->peak, GET(g->net) + GET(l->top));
         count_up(&g->net, GET(l->net));
         count_up(&g->allocations, GET(l->allocations));
@@ -47,6 +51,7 @@ static void settle(struct thread *t)
     SET(l->allocations, 0);
     SET(l->frees, 0);
     l->high = l->low = 0;
+    l->earlier_top = ELSEWHERE;
     atomic_fetch_add(&l->turn, 1);
 }
 
@@ -226,6 +231,7 @@ static void add(struct thread *t, int64_t n)
     for (struct gauge *g = first(t); g; g = next(g)) {
         const int64_t net = GET(g->net) + n;
         SET(g->net, net);
+        g->earlier_peak = GET(g->peak);
         raise_to(&g->peak, net);
         if (g->limit != SIZE_MAX && net > 0 && (size_t)net > g->limit)
             SET(g->unsettled, true);
@@ -257,7 +263,15 @@ static void take_off(struct thread *t, size_t n, bool clamps)
 
 void gauges_give_back(struct thread *t, size_t n)
 {
+    struct ledger *l = t->ledger;
+    if (l->earlier_top != ELSEWHERE) {
+        count_up(&l->net, -(int64_t)n);
+        SET(l->top, l->earlier_top);
+        return;
+    }
     take_off(t, n, false);
+    for (struct gauge *g = first(t); g; g = next(g))
+        SET(g->peak, g->earlier_peak);
 }
 
 void gauges_drop(struct thread *t, size_t n)

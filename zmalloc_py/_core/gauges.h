@@ -9,9 +9,12 @@
 
 #include "tied.h"
 
+#define ELSEWHERE INT64_MIN
+
 /* What a thread has taken, less what it has freed, since its gauges were brought up to date, and the most of that. */
 struct ledger {
     _Atomic int64_t net, top, allocations, frees;
+    int64_t earlier_top;  /* before the last request; ELSEWHERE: it went into the gauges */
     int64_t high, low;    /* between the two no gauge is concerned */
     _Atomic unsigned turn; /* odd: figures are on their way into the gauges */
     _Atomic int gauges;   /* that hold it */
@@ -24,6 +27,7 @@ struct gauge {
     size_t limit, hard; /* bytes above 0; SIZE_MAX: it only measures */
     bool is_clamped;   /* frees of what was there before give no credit */
     bool is_open;      /* the last quarter serves the unwinding after a refusal */
+    int64_t earlier_peak; /* before the last request that came here */
     _Atomic bool hit, unsettled;
     _Atomic int64_t net, peak, allocations, frees; /* without what is in the ledger */
 };
@@ -51,6 +55,8 @@ ZPORT_INLINE bool gauges_is_small(size_t n, size_t reserve)
  * zaccount_take_quarters(), GAUGES_BEYOND: none refuses. */
 enum { GAUGES_BEYOND = 5 };
 bool gauges_take(struct thread *t, size_t n, unsigned quarters);
+
+/* As if the last request, for n bytes, had never been: the allocator beneath has refused it. */
 void gauges_give_back(struct thread *t, size_t n);
 void gauges_drop(struct thread *t, size_t n);
 
@@ -67,7 +73,8 @@ ZPORT_INLINE bool gauges_take_fast(struct thread *t, size_t n)
         return false;
     const int64_t now = net + (int64_t)n;
     atomic_store_explicit(&l->net, now, memory_order_relaxed);
-    if (now > atomic_load_explicit(&l->top, memory_order_relaxed))
+    l->earlier_top = atomic_load_explicit(&l->top, memory_order_relaxed);
+    if (now > l->earlier_top)
         atomic_store_explicit(&l->top, now, memory_order_relaxed);
     return true;
 }

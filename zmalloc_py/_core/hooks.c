@@ -163,8 +163,7 @@ ZPORT_INLINE bool take_slowly(enum domain d, struct thread *t, size_t n)
 static ZPORT_NOINLINE void give_back_measured(enum domain d, struct thread *t, size_t n)
 {
     give_back_for(d, n);
-    if (!gauges_drop_fast(t, n))
-        gauges_give_back(t, n);
+    gauges_give_back(t, n);
 }
 
 ZPORT_INLINE void give_back_slowly(enum domain d, struct thread *t, size_t n)
