@@ -256,7 +256,7 @@ clean-errors: .need-test ## the acceptance harness of memory errors, all of it, 
 # CPYTHON_TESTS='--mode held --only REGEX --processes 1' and their like: see its --help.
 CPYTHONS ?= 3.11 3.13
 CPYTHON_TESTS ?=
-cpython-tests: .need-test ## CPython's own tests, 3.11's and 3.13's, stock and with zmalloc: the same? An hour or more
+cpython-tests: .need-test ## CPython's own tests, 3.11's and 3.13's, stock and with zmalloc: the same? 40 minutes each
 	@tools/venv.sh $(PYTHON) $(VENV) test
 	@set -e; options=; for python in $$(NEEDS=test.test_list tools/pythons.sh $(CPYTHONS)); do \
 	    venv=build/venv/$$(echo $$python | tr / _); \

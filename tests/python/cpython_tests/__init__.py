@@ -4,5 +4,5 @@
 
 `places.py` makes the two environments, `inside.py` runs regrtest there and notes what each test
 case does, `runner.py` runs a module both ways and compares, `known.py` has the differences that
-there are reasons for, and the modules that are left out.
+there are reasons for.
 """

@@ -56,7 +56,7 @@ class Judged:
     def is_skipped(result: Compared) -> bool:
         return set(result.states["stock"]) <= {"skipped", "no tests"}
 
-    def figures(self, left_out: int) -> dict[str, object]:
+    def figures(self) -> dict[str, object]:
         skipped = sum(map(self.is_skipped, self.results))
 
         def told(found: Sequence[tuple[Compared, Difference]]) -> list[dict[str, object]]:
@@ -77,7 +77,6 @@ class Judged:
             "mode": self.mode,
             "modules": len(self.results) - skipped,
             "modules skipped on this machine": skipped,
-            "modules left out": left_out,
             "modules that stock does not end": [one.module for one in self.not_compared],
             "test cases": sum(one.cases for one in self.results),
             "test cases skipped on this machine": sum(one.skipped for one in self.results),
@@ -88,17 +87,21 @@ class Judged:
             ],
             "differences without a reason": told(self.unexplained),
             "flaky": told(self.flaky),
+            "test cases left out": [
+                {"module": module, "tests": pattern, "reason": reason}
+                for module, pattern, reason in known.IGNORED
+            ],
             "minutes": round(sum(sum(one.seconds.values()) for one in self.results) / 60, 1),
             "seconds of stock": round(sum(one.seconds["stock"] for one in self.results)),
             "seconds of zmalloc": round(sum(one.seconds["hooks"] for one in self.results)),
         }
 
-    def report(self, left_out: int) -> Iterator[str]:
-        seen = self.figures(left_out)
+    def report(self) -> Iterator[str]:
+        seen = self.figures()
         yield (
             f"CPython {self.version}, mode {self.mode}: {seen['modules']} modules"
-            f" ({seen['modules skipped on this machine']} more are skipped on this machine,"
-            f" {left_out} left out), {seen['test cases']} test cases, {seen['minutes']} minutes"
+            f" ({seen['modules skipped on this machine']} more are skipped on this machine),"
+            f" {seen['test cases']} test cases, {seen['minutes']} minutes"
         )
         yield (
             f"  {seen['differences']} differences, {len(self.unexplained)} of them without a"
@@ -151,9 +154,7 @@ def one_python(python: str, options: argparse.Namespace) -> bool:
     if not options.go_on:
         file.unlink(missing_ok=True)
     present = {one.module for one in read(file)}
-    every = places.modules(made)
-    wanted = [name for name in every if re.search(options.only, name)]
-    chosen = [name for name in wanted if options.all or known.left_out(name) is None]
+    chosen = [name for name in places.modules(made) if re.search(options.only, name)]
     waiting = [name for name in places.first(chosen, known.FIRST.split()) if name not in present]
     with file.open("a") as out, progress(len(waiting), f"CPython {made.version}") as step:
 
@@ -173,11 +174,10 @@ def one_python(python: str, options: argparse.Namespace) -> bool:
             ),
         )
     judged = Judged(made.version, mode, [one for one in read(file) if one.module in chosen])
-    left_out = len(wanted) - len(chosen)
-    print("\n".join(judged.report(left_out)), flush=True)
+    print("\n".join(judged.report()), flush=True)
     options.json.mkdir(parents=True, exist_ok=True)
     name = f"cpython-tests-{made.version}{'' if mode == 'exact' else f'-{mode}'}.json"
-    (options.json / name).write_text(json.dumps(judged.figures(left_out)) + "\n")
+    (options.json / name).write_text(json.dumps(judged.figures()) + "\n")
     return not judged.unexplained
 
 
@@ -186,7 +186,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--python", action="append", metavar="PYTHON", help="one that has zmalloc")
     made.add_argument("--mode", choices=sorted(places.START), default="exact")
     made.add_argument("--only", default="", metavar="REGEX", help="modules whose name matches")
-    made.add_argument("--all", action="store_true", help="those that are left out, too")
     made.add_argument("--go-on", action="store_true", help="keep the results that are there")
     made.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
     made.add_argument("--timeout", type=float, default=runner.TIMEOUT, metavar="SECONDS")

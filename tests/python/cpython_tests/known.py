@@ -1,4 +1,4 @@
-"""The differences that have a reason, and the modules that are left out, each with its own."""
+"""The differences that have a reason, and the test cases that are left out, each with its own."""
 
 from __future__ import annotations
 
@@ -49,27 +49,6 @@ KNOWN: tuple[Known, ...] = (
     ),
 )
 
-
-@dataclass(frozen=True)
-class LeftOut:
-    module: str  #: a regular expression for the module's whole name
-    reason: str
-
-
-LEFT_OUT: tuple[LeftOut, ...] = (
-    LeftOut(
-        r"test_multiprocessing_(spawn|forkserver)(\..*)?",
-        "four minutes each way, of interpreters that start: what they do is what"
-        " test_multiprocessing_fork does",
-    ),
-    LeftOut(r"test_(tools|lib2to3|peg_generator|cppext|cext|c_globals)(\..*)?",
-            "programs in Python that come with CPython, and compilers that run"),
-    LeftOut(r"test_(venv|ensurepip|distutils)(\..*)?", "installers, that start other processes"),
-    LeftOut(r"test_(regrtest|compileall)(\..*)?", "minutes of processes that run small programs"),
-    LeftOut(r"test_(gdb|idle|tix|tk|tkinter|ttk_\w+|ttk|turtle|winreg|winsound)(\..*)?",
-            "needs a debugger, a display or another system"),
-)  # fmt: skip
-
 #: Test cases that are not run either way: the module, a pattern of regrtest's, the reason.
 IGNORED = (
     ("test_socket", "*VSOCK*", "waits for ever where the machine has vsock and nobody to answer"),
@@ -96,7 +75,3 @@ def known(module: str, case: str, version: str, mode: str) -> Known | None:
 def ignored(module: str) -> list[str]:
     """Regrtest's options that leave them out."""
     return [word for one, pattern, _ in IGNORED if one == module for word in ("-i", pattern)]
-
-
-def left_out(module: str) -> LeftOut | None:
-    return next((one for one in LEFT_OUT if re.fullmatch(one.module, module)), None)
