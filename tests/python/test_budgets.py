@@ -456,6 +456,26 @@ def test_what_the_system_refuses_was_never_taken(thread: bool) -> None:
     assert 0 < t.peak < 100_000
 
 
+def test_a_track_is_entered_once_and_shows_whose_it_is() -> None:
+    for thread in (False, True):
+        t = zmalloc.track(thread=thread)
+        with t, pytest.raises(RuntimeError, match=r"track\(\)"):
+            t.__enter__()
+        assert (" of a thread" in repr(t)) == thread
+
+
+def test_what_remains_is_between_nothing_and_the_largest_size() -> None:
+    block = bytes(100_000)
+    with zmalloc.budget((1 << 63) - 1) as b:
+        del block
+        assert b.used < 0
+        assert b.remaining == (1 << 63) - 1
+    with zmalloc.budget(1000) as b, zmalloc.exempt():
+        block = bytes(100_000)
+        assert b.remaining == 0
+        del block
+
+
 def test_the_figures_of_track_are_exact() -> None:
     """To the byte, what sys.getsizeof says of objects without a collector's head."""
     snippet("""

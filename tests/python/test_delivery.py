@@ -877,3 +877,39 @@ def test_a_forked_child_has_its_own_error() -> None:
         assert status == 0
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         """)
+
+
+def test_a_loop_of_asyncio_that_has_nothing_left_ends_and_another_one_works() -> None:
+    """What it needs for its own turn is granted then, and it is left at the end of that."""
+    outcome = snippet(
+        """
+        import asyncio, zmalloc
+        kept = []
+        def fill():
+            for size in (100_000, 10_000, 1000, 100, 33, 1):
+                for _ in range(100_000):
+                    try:
+                        kept.append(bytes(size))
+                    except MemoryError:
+                        break
+        async def tick():
+            while True:
+                await asyncio.sleep(0)
+        async def main():
+            tasks = [asyncio.ensure_future(tick()) for _ in range(50)]
+            await asyncio.sleep(0)
+            zmalloc.limit(zmalloc.used() + 1_000_000, reserve="64 KiB")
+            for _ in range(2):
+                asyncio.get_running_loop().call_soon(fill)
+            await asyncio.gather(*tasks)
+        try:
+            asyncio.run(main())
+        except MemoryError:
+            kept.clear()
+            zmalloc.limit(None)
+            assert asyncio.run(asyncio.sleep(0, 5)) == 5
+            seen = zmalloc.audit()
+            print(seen.used == seen.counted)
+        """
+    )
+    assert outcome.value is True
