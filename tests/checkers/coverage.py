@@ -52,7 +52,7 @@ SKIPPED = ("clang", "valgrind", "sanitizer", "without_a_warning", "bench", "expo
 #: The tests that reach the Python files.
 TRACED = ["tests/plugin", "tests/together/test_examples.py", *(
     f"tests/python/test_{name}.py"
-    for name in ("budgets", "build", "cli", "figures", "jupyter", "neighbours"))]
+    for name in ("budgets", "build", "cli", "figures", "held", "jupyter", "neighbours"))]
 
 #: What other targets run for long, for a short time: by its name, with its options. Whether all of
 #: it is right those targets judge.

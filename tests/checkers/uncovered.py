@@ -34,6 +34,8 @@ KNOWN_PYTHON = "a CPython whose insides are not as in each that we build for"
 GRANTED = "what an error on its way asks for is granted: see relief.h"
 ONE_IMPORT = "happens once, while the first import has all memory there is"
 NUMPYS = "numpys of other versions: make test-neighbours"
+OTHER_PYTHON = "for other versions than the one by which the Python files are looked at"
+TRACER = "requests fail on purpose there, also those of the tracer, which then stops"
 ROOM = "a heap between two sizes at one moment of the collector: a matter of chance"
 
 LEFT: list[Left] = [
@@ -206,4 +208,15 @@ LEFT: list[Left] = [
     Left("zmalloc_py/_core/where.c", "where_note_place", RACE),
     Left("zmalloc_py/_core/with.c", "late_bound", CLEARED),
     Left("zmalloc_py/_core/with.c", "Py_VISIT(", "CPython's own macro"),
+    # ---- zmalloc_py
+    Left("zmalloc_py/_cli.py", 'raise OSError("no VmData', SYSTEM),
+    Left("zmalloc_py/_cli.py", "if hard != resource.RLIM_INFINITY:", "a hard limit on the machine"),
+    Left("zmalloc_py/_cli.py", "except (ImportError, OSError, ValueError) as error:", SYSTEM),
+    Left("zmalloc_py/_cli.py", 'if died and options.program[0] == "-c"', OTHER_PYTHON),
+    Left("zmalloc_py/_embedded.py", "if spec is None or spec.loader is None:", "a host without us"),
+    Left("zmalloc_py/_embedded.py", "if module.__version__ != __version__:", "two versions in one"),
+    Left("zmalloc_py/_plugin/faults.py", "for n in range(1, most + 2):", TRACER),
+    Left("zmalloc_py/_plugin/faults.py", 'getattr(function, "__qualname__", None)', TRACER),
+    Left("zmalloc_py/_plugin/window.py", "if sys.version_info", OTHER_PYTHON),
+    Left("zmalloc_py/_plugin/window.py", "except ValueError:  # on another drive", "Windows"),
 ]
