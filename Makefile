@@ -203,8 +203,9 @@ test-core: .need-test ## the tests of the C core, and the fuzz targets on a few 
 	@tools/venv.sh $(PYTHON) $(VENV) test
 	@$(VENV)/bin/python -m pytest -q $(JOBS) tests/core tests/fuzz
 
-# The first of them has numpy, pandas, IPython and memray, too.
+# The environments are made two at a time. The first of them has numpy, pandas, IPython and memray, too.
 test-python: .need-test ## the tests of the extension, on each Python
+	@tools/pythons.sh | xargs -P 2 -I {} sh -c 'tools/venv.sh "$$1" "build/venv/$$(echo "$$1" | tr / _)" test' sh {}
 	@set -e; first=yes; for python in $$(tools/pythons.sh); do \
 	    venv=build/venv/$$(echo $$python | tr / _); \
 	    echo "=== $$($$python --version) ($$python)"; \
@@ -393,10 +394,10 @@ $(HOST_OUT)/host: $(HOST_C) $(HOST_H) tools/embed.sh
 	    $(shell pkg-config --cflags $(LUA54_PC)) -Icsrc -Izmalloc_py/_core -Ilua $(HOST_C) -o $@ \
 	    -rdynamic $$(cat $(HOST_OUT)/libs) $(shell pkg-config --libs $(LUA54_PC)) $(LDFLAGS) -pthread -ldl -lm
 
-test-together: .need-test ## the tests of Python and Lua in one process, on each Python
+test-together: .need-test ## the tests of Python and Lua in one process, on the first and the last Python
 	@tools/venv.sh $(PYTHON) $(VENV) test
 	@$(VENV)/bin/python -m pytest -q $(JOBS) tests/together
-	@set -e; for python in $$(tools/pythons.sh | tail -n +2); do \
+	@set -e; for python in $$(tools/pythons.sh | tail -n +2 | tail -n 1); do \
 	    venv=build/venv/$$(echo $$python | tr / _); \
 	    echo "=== $$($$python --version) ($$python)"; \
 	    tools/venv.sh $$python $$venv test; \
