@@ -250,12 +250,17 @@ static bool is_trace(enum domain d, size_t n)
     return d == RAW && n <= LARGEST && callers_trace_a_resize();
 }
 
+/* Else CPython uses freed memory, aborts or hangs, under any cap. */
+static bool is_due_to_flaw(const struct spot *top, enum domain d, size_t n)
+{
+    return (n <= LARGEST && is_function(top)) || frames_is_leaving_with(top, n) || is_trace(d, n);
+}
+
 /* Small ones. */
 static enum relief relief_of(PyThreadState *state, const struct spot *top, enum domain d, size_t n)
 {
     enum relief relief = relief_of_unwinding(state, top, n);
-    if (!top->frame || machinery_is_threading(top) || is_function(top) || relief_is_lock(d, n) || is_trace(d, n) ||
-        frames_is_leaving_with(top, n))
+    if (!top->frame || machinery_is_threading(top) || relief_is_lock(d, n) || is_due_to_flaw(top, d, n))
         relief = RELIEF_ANY;
     if (relief != RELIEF_NONE)
         return take_block() ? relief : RELIEF_NONE;
@@ -281,9 +286,7 @@ bool relief_is_due_to_flaw(PyThreadState *state, enum domain d, size_t n)
     if (!is_main_interpreter(state))
         return false;
     frames_top(state, &top);
-    return ((n <= LARGEST && is_function(&top)) || is_table_growing(n) || is_trace(d, n) ||
-            frames_is_leaving_with(&top, n)) &&
-           take_block();
+    return (is_due_to_flaw(&top, d, n) || is_table_growing(n)) && take_block();
 }
 
 bool relief_is_due_to_verdict(size_t n)

@@ -36,7 +36,8 @@ void relief_note_grant(PyThreadState *state, size_t n);
  * relief_note_free() to be called when it is freed. A frame chunk is marked as a span of 0 bytes. */
 enum relief { RELIEF_NONE, RELIEF_ANY, RELIEF_GUESSED, RELIEF_LOOP }; /* guessed: by its size alone */
 enum relief relief_is_due(PyThreadState *state, enum domain d, size_t n);
-bool relief_is_due_to_flaw(PyThreadState *state, enum domain d, size_t n); /* else CPython uses freed memory, aborts or hangs: under any cap */
+/* Else CPython uses freed memory, aborts or hangs: under any cap. */
+bool relief_is_due_to_flaw(PyThreadState *state, enum domain d, size_t n);
 void relief_note_free(void);
 bool relief_is_due_to_verdict(size_t n);
 bool relief_is_due_to_chunk(PyThreadState *state, size_t n);
