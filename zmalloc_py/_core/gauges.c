@@ -37,7 +37,7 @@ static void settle(struct thread *t)
         return;
     atomic_fetch_add(&l->turn, 1);
     for (struct gauge *g = first(t); g; g = next(g)) {
-        if (l->earlier_top != ELSEWHERE) {
+        if (l->earlier_top != GAUGES_ELSEWHERE) {
             const int64_t earlier = GET(g->net) + l->earlier_top;
             g->earlier_peak = earlier > GET(g->peak) ? earlier : GET(g->peak);
         }
@@ -51,7 +51,7 @@ static void settle(struct thread *t)
     SET(l->allocations, 0);
     SET(l->frees, 0);
     l->high = l->low = 0;
-    l->earlier_top = ELSEWHERE;
+    l->earlier_top = GAUGES_ELSEWHERE;
     atomic_fetch_add(&l->turn, 1);
 }
 
@@ -264,7 +264,7 @@ static void take_off(struct thread *t, size_t n, bool clamps)
 void gauges_give_back(struct thread *t, size_t n)
 {
     struct ledger *l = t->ledger;
-    if (l->earlier_top != ELSEWHERE) {
+    if (l->earlier_top != GAUGES_ELSEWHERE) {
         count_up(&l->net, -(int64_t)n);
         SET(l->top, l->earlier_top);
         return;

@@ -9,12 +9,12 @@
 
 #include "tied.h"
 
-#define ELSEWHERE INT64_MIN
+#define GAUGES_ELSEWHERE INT64_MIN
 
 /* What a thread has taken, less what it has freed, since its gauges were brought up to date, and the most of that. */
 struct ledger {
     _Atomic int64_t net, top, allocations, frees;
-    int64_t earlier_top;  /* before the last request; ELSEWHERE: it went into the gauges */
+    int64_t earlier_top;  /* before the last request; GAUGES_ELSEWHERE: it went into the gauges */
     int64_t high, low;    /* between the two no gauge is concerned */
     _Atomic unsigned turn; /* odd: figures are on their way into the gauges */
     _Atomic int gauges;   /* that hold it */
