@@ -209,7 +209,6 @@ test-python: .need-test ## the tests of the extension, on each Python
 	@set -e; first=yes; for python in $$(tools/pythons.sh); do \
 	    venv=build/venv/$$(echo $$python | tr / _); \
 	    echo "=== $$($$python --version) ($$python)"; \
-	    tools/venv.sh $$python $$venv test; \
 	    test -z "$$first" || tools/neighbours.sh $$venv; first=; \
 	    $$venv/bin/python -m pytest -q $(JOBS) tests/python; \
 	done
@@ -294,9 +293,9 @@ test-neighbours: .need-test ## numpy (old and new), pandas, memray, IPython and 
 	        tools/neighbours.sh $$venv $$numpy ipykernel || { test $$? = 3 && continue; exit 1; }; \
 	        echo "=== $$($$python --version), $$($$venv/bin/python -m pip list 2>/dev/null | \
 	            grep -E '^(numpy|pandas|ipython) ' | tr -s ' \n' ' ')"; \
-	        $$venv/bin/python -m pytest -q $(JOBS) tests/python/test_numpy.py tests/python/test_jupyter.py \
-	            tests/python/test_memray.py; \
+	        $$venv/bin/python -m pytest -q $(JOBS) tests/python/test_numpy.py tests/python/test_jupyter.py; \
 	    done; \
+	    $$venv/bin/python -m pytest -q $(JOBS) tests/python/test_memray.py; \
 	done
 
 test-lua: .need-test ## the tests of Lua: C hosts, zlua and the module, on each Lua
