@@ -81,10 +81,13 @@ def seconds(record: dict[str, Any]) -> str:
     return "" if took is None else f"{took / 60:.1f} min"
 
 
+def target_of(name: str) -> str:
+    """The target whose figures are in the file of that name, which may have more behind it."""
+    return next((target for target in TARGETS if name.startswith(target)), "")
+
+
 def row(name: str, record: dict[str, Any]) -> str:
-    command, what = next(
-        (about for target, about in TARGETS.items() if name.startswith(target)), (name, "")
-    )
+    command, what = TARGETS.get(target_of(name), (name, ""))
     done = counts(record.get("totals", record))
     cells = [f"`{command}`: {what}", record["date"][:10], versions(record), seconds(record), done]
     return "| " + " | ".join([*cells, differences(record)]) + " |"
@@ -129,9 +132,7 @@ def page(records: dict[str, dict[str, Any]]) -> str:
 
 
 def order(file: Path) -> tuple[int, str]:
-    names = list(TARGETS)
-    at = next((at for at, name in enumerate(names) if file.stem.startswith(name)), len(names))
-    return at, file.stem
+    return [*TARGETS, ""].index(target_of(file.stem)), file.stem
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
