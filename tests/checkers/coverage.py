@@ -25,7 +25,7 @@ from pathlib import Path
 
 from core import toolchain
 
-from . import gcov
+from . import gcov, project
 from .figures import Figures, suite
 from .uncovered import LEFT, Left
 
@@ -36,8 +36,6 @@ TREE = ROOT / "build" / "coverage"
 SOURCES = TREE / "build" / "source"  # the extension's, one folder for each Python
 PYTHON_DATA = TREE / "build" / "python"
 C_FOLDERS = ("csrc", "lua", "zmalloc_py/_core")
-COPIED = ("bench", "csrc", "docs", "examples", "lua", "tests", "tools", "zmalloc_py")
-JUNK = shutil.ignore_patterns("__pycache__", "*.so", "*.o", ".*_cache", ".hypothesis")
 
 #: Threads add to counters at one time. The last -O holds. What is inlined at any level would have
 #: branches of its own wherever that is.
@@ -64,17 +62,6 @@ LONGER = {
 
 
 # ---- the copy, and the compiler that counts ------------------------------------------------------
-
-
-def copy_project() -> None:
-    """What make knows by its time is not made again."""
-    TREE.mkdir(parents=True, exist_ok=True)
-    for path in ROOT.iterdir():
-        if path.is_file() and path.name != ".git":
-            shutil.copy2(path, TREE)
-    for name in COPIED:
-        shutil.rmtree(TREE / name, ignore_errors=True)
-        shutil.copytree(ROOT / name, TREE / name, ignore=JUNK)
 
 
 def forget() -> None:
@@ -328,7 +315,7 @@ def main() -> int:
         os.environ.pop(name, None)
     if not options.only:
         forget()
-    copy_project()
+    project.copy(TREE)
     figures = Figures("coverage", "gcc", "gcov")
     figures.versions["tested"] = ", ".join(version(python) for python in options.pythons)
     run = Run(figures, options.pythons, options.jobs)

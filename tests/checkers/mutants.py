@@ -18,6 +18,7 @@ from pathlib import Path
 
 from core import toolchain
 
+from . import project
 from .figures import Figures
 
 TREE = toolchain.ROOT / "build" / "mutants" / "tree"
@@ -110,23 +111,13 @@ def is_there_once(mutant: Mutant) -> bool:
     return (toolchain.ROOT / mutant.file).read_text().count(mutant.old) == 1
 
 
-def copy_project() -> None:
-    listed = toolchain.must(["git", "ls-files", "-z"], toolchain.ROOT).split("\0")
-    shutil.rmtree(TREE, ignore_errors=True)
-    for name in filter(None, listed):
-        (TREE / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(toolchain.ROOT / name, TREE / name)
-
-
 def run(command: list[str | Path]) -> tuple[int, str]:
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     try:
-        done = subprocess.run(command, cwd=TREE, env=env, timeout=TIMEOUT, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              errors="replace", check=False)  # fmt: skip
+        done = toolchain.run(command, TREE, env, TIMEOUT)
     except subprocess.TimeoutExpired:
         return 1, "FAILED it did not end\n"
-    return done.returncode, done.stdout
+    return done.returncode, done.stdout + done.stderr
 
 
 def red(tests: Iterable[str], of_extension: bool) -> str:
@@ -160,7 +151,8 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="REGEX", help="mutants whose name matches")
     chosen = [one for one in MUTANTS if re.search(parser.parse_args().only, one.what)]
     figures = Figures("mutants", "gcc")
-    copy_project()
+    shutil.rmtree(TREE, ignore_errors=True)  # an interrupted run has left a mutant's objects
+    project.copy(TREE)
     for of_extension in (False, True):
         tests = {test: None for one in chosen if one.is_of_extension == of_extension
                  for test in one.tests}  # fmt: skip
