@@ -161,21 +161,15 @@ static size_t quarters_above(const zaccount *a, unsigned quarters)
     return quarters < 4 ? limit + quarters * quarter : hard > limit ? hard : limit;
 }
 
-bool zaccount_take_quarters(zaccount *a, size_t n, unsigned quarters)
+/* False: there is not so much left. */
+static bool take_up_to(zaccount *a, size_t n, unsigned quarters)
 {
     assert(!a->parent);
-    if (GET(a->failing) && is_injected(a)) {
-        zaccount_note_refusal(a, n);
-        return false;
-    }
     size_t used = GET(a->used);
     for (;;) {
         const size_t most = quarters_above(a, quarters);
-        if (n > most || used > most - n) {
-            zaccount_note_refusal(a, n);
-            SET(a->hit, true);
+        if (n > most || used > most - n)
             return false;
-        }
         if (!atomic_compare_exchange_weak(&a->used, &used, used + n))
             continue;
         if (zport_likely(used + n <= quarters_above(a, quarters)))
@@ -184,6 +178,22 @@ bool zaccount_take_quarters(zaccount *a, size_t n, unsigned quarters)
     }
     feel_pressure(a, used + n);
     return true;
+}
+
+bool zaccount_take_quarters(zaccount *a, size_t n, unsigned quarters)
+{
+    const bool fails = GET(a->failing) && is_injected(a);
+    if (!fails && take_up_to(a, n, quarters))
+        return true;
+    zaccount_note_refusal(a, n);
+    if (!fails)
+        SET(a->hit, true);
+    return false;
+}
+
+bool zaccount_take_below(zaccount *a, size_t n)
+{
+    return !GET(a->failing) && take_up_to(a, n, 0);
 }
 
 bool zaccount_open_last_quarter(zaccount *a)

@@ -231,6 +231,10 @@ bool zaccount_take_quarters(zaccount *a, size_t n, unsigned quarters);
 bool zaccount_open_last_quarter(zaccount *a);
 void zaccount_close_last_quarter(zaccount *a);
 
+/* The same up to the limit, for whoever can do without: false is no refusal, and no fault is injected, but as long as
+ * faults are it is false. */
+bool zaccount_take_below(zaccount *a, size_t n);
+
 /* From now on zaccount_take_fast() is false for a charge that ends above `watch`, too. */
 void zaccount_watch(zaccount *a, size_t watch);
 

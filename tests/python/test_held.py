@@ -61,6 +61,23 @@ def test_arenas_are_counted_and_not_what_is_in_them() -> None:
         """)
 
 
+@pytest.mark.parametrize("depth", [0, 300])
+def test_below_a_limit_small_blocks_live_in_arenas(depth: int) -> None:
+    """On 3.10, and in a recursion on any version, each of them went to the system by itself."""
+    snippet(f"""
+        def descend(n):
+            return descend(n - 1) if n else [object() for _ in range(300_000)]
+
+        with zmalloc.limit(zmalloc.used() + 64 * MIB):
+            before = zmalloc.stats()
+            objects = descend({depth})
+            after = zmalloc.stats()
+        assert after.obj.used - before.obj.used >= 4 * MIB
+        assert after.raw.allocations - before.raw.allocations < 3_000
+        assert is_right()
+        """)
+
+
 def test_a_large_block_counts_to_the_byte() -> None:
     snippet("""
         before = zmalloc.used()

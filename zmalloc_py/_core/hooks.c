@@ -888,7 +888,7 @@ static bool take_arena(struct thread *t, size_t n)
         return false;
     if (!hooks.counts_arenas)
         return hold(t, n);
-    if (hooks.has_no_arenas || !delivery_has_room_for_arena(t, n) || !zaccount_take_fast(&python_account, n))
+    if (hooks.has_no_arenas || !delivery_has_room_for_arena(t, n) || !zaccount_take_below(&python_account, n))
         return false;
     if (hold(t, n))
         return true;

@@ -50,6 +50,10 @@ DEEP_DEBT = 300 * 2048
 BLOCKS = {"one block": (one_block, 0), "many": (many_blocks, 0), "deep": (deep_calls, DEEP_DEBT)}
 
 
+#: By what use may rise in mode `held` between two blocks.
+ARENA = 1 << 20
+
+
 def least_limit(block: Callable[[], None], debt: int) -> int:
     """The smallest limit that the block stays at or below, with its debt."""
     far = zmalloc.used() + (1 << 30)
@@ -59,7 +63,7 @@ def least_limit(block: Callable[[], None], debt: int) -> int:
         with zmalloc.limit(far):
             block()
         highest = max(highest, zmalloc.peak())
-    return highest + debt
+    return highest + debt + (ARENA if zmalloc.mode() == "held" else 0)
 
 
 @probe
