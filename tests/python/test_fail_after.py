@@ -470,8 +470,52 @@ def test_tracemalloc_gets_its_trace_of_a_block_that_has_grown(repeat: int) -> No
         """)
 
 
+OWNED = """
+        import sys, tracemalloc, zmalloc
+
+        def inner(kept):
+            kept[0] = sys._getframe()
+            return [bytes(700) for _ in range(5)]
+
+        def outer(kept):
+            return inner(kept)
+
+        tracemalloc.start()
+        outer([None])
+"""
+
+
+@pytest.mark.parametrize("repeat", [1, 2, 3, -1])
+def test_tracemalloc_gets_its_trace_of_a_frame_that_an_exception_passes(repeat: int) -> None:
+    """Else that one is lost: CPython clears what a caller without a frame object has raised."""
+    snippet(f"""{OWNED}
+        failed = 0
+        for n in range(40):
+            try:
+                with zmalloc.fail_after(n, {repeat}):
+                    outer([None])
+            except MemoryError:
+                failed += 1
+        assert failed > 10, failed
+        """)
+
+
+@pytest.mark.parametrize("reserve", [8, 1000])
+def test_so_it_does_with_nothing_left(reserve: int) -> None:
+    snippet(f"""{OWNED}
+        failed = 0
+        for room in range(0, 6_000, 16):
+            try:
+                with zmalloc.limit(zmalloc.used() + room, reserve={reserve}):
+                    outer([None])
+            except MemoryError:
+                failed += 1
+        assert failed > 10, failed
+        """)
+
+
 @pytest.mark.parametrize("reserve", [0, 100_000])
-def test_so_it_does_at_the_hard_limit(reserve: int) -> None:
+def test_and_of_a_block_that_has_grown_at_the_hard_limit(reserve: int) -> None:
     snippet(f"""
         import tracemalloc, zmalloc
         rows = 4000

@@ -101,6 +101,14 @@ bool callers_set_a_default(void)
     return is_called(setters, sizeof setters / sizeof *setters);
 }
 
+/* Functions of tools that have wrapped our hooks. */
+static size_t note_tool(uintptr_t *tools, size_t count, uintptr_t top, uintptr_t ours)
+{
+    if (top != ours)
+        tools[count++] = top;
+    return count;
+}
+
 bool callers_trace_a_resize(void)
 {
     static const PyMemAllocatorDomain domains[] = {PYMEM_DOMAIN_RAW, PYMEM_DOMAIN_MEM, PYMEM_DOMAIN_OBJ};
@@ -109,9 +117,20 @@ bool callers_trace_a_resize(void)
     for (int i = 0; i < 3; i++) {
         PyMemAllocatorEx top;
         PyMem_GetAllocator(domains[i], &top);
-        if (top.realloc != hooks_ours[i].realloc)
-            tools[count++] = (uintptr_t)top.realloc;
+        count = note_tool(tools, count, (uintptr_t)top.realloc, (uintptr_t)hooks_ours[i].realloc);
     }
+    return count && is_called(tools, count);
+}
+
+bool callers_trace_an_object(void)
+{
+    PyMemAllocatorEx top;
+    const PyMemAllocatorEx *ours = &hooks_ours[OBJ];
+    uintptr_t tools[3];
+    PyMem_GetAllocator(PYMEM_DOMAIN_OBJ, &top);
+    size_t count = note_tool(tools, 0, (uintptr_t)top.malloc, (uintptr_t)ours->malloc);
+    count = note_tool(tools, count, (uintptr_t)top.calloc, (uintptr_t)ours->calloc);
+    count = note_tool(tools, count, (uintptr_t)top.realloc, (uintptr_t)ours->realloc);
     return count && is_called(tools, count);
 }
 
@@ -133,6 +152,11 @@ bool callers_set_a_default(void)
 }
 
 bool callers_trace_a_resize(void)
+{
+    return false;
+}
+
+bool callers_trace_an_object(void)
 {
     return false;
 }

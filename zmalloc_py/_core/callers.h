@@ -22,4 +22,7 @@ bool callers_set_a_default(void);
  * been resized already, has no way back, and ends the process where it gets none. */
 bool callers_trace_a_resize(void);
 
+/* Is one in the middle of any request of OBJ? Where it gets no room for its trace the request fails. */
+bool callers_trace_an_object(void);
+
 #endif

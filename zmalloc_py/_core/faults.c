@@ -31,6 +31,7 @@ enum { ENTRY = 1, INSTANCE = 2, ALL = 3, FRAME = 4, GC_HEAD = 2 * sizeof(void *)
 struct way {
     struct spot at, above;
     unsigned to_come; /* at `at`; 0 and no frame: no exception is known of */
+    bool was_vital;   /* the last request: so is its trace */
 };
 
 static struct way *way_here(void)
@@ -81,7 +82,7 @@ static bool is_table(enum domain d, size_t n)
     return (PY_VERSION_HEX < 0x030d0000 || d == MEM) && relief_is_table_growing(n);
 }
 
-static bool is_vital(PyThreadState *state, enum domain d, size_t n)
+static bool is_vital_itself(PyThreadState *state, enum domain d, size_t n)
 {
     struct spot top;
     if (!state)
@@ -94,6 +95,13 @@ static bool is_vital(PyThreadState *state, enum domain d, size_t n)
         (machinery_is_threading(&top) || machinery_is_asyncio(&top) || is_table(d, n)))
         return true;
     return callers_are_fragile() || (d == RAW && callers_trace_a_resize());
+}
+
+static bool is_vital(PyThreadState *state, enum domain d, size_t n)
+{
+    struct way *way = way_here();
+    way->was_vital = is_vital_itself(state, d, n) || (d == RAW && way->was_vital && callers_trace_an_object());
+    return way->was_vital;
 }
 
 static void note_refusal(PyThreadState *state)

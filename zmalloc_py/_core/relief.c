@@ -250,6 +250,13 @@ static bool is_trace(enum domain d, size_t n)
     return d == RAW && n <= LARGEST && callers_trace_a_resize();
 }
 
+/* A tool's of what the unwinding of an exception takes: where there is no room for that it is as if there were none for
+ * the block. */
+static bool is_trace_of_unwinding(enum domain d)
+{
+    return d == RAW && unwinding_here()->is_refused && callers_trace_an_object();
+}
+
 /* Else CPython uses freed memory, aborts or hangs, under any cap. */
 static bool is_due_to_flaw(const struct spot *top, enum domain d, size_t n)
 {
@@ -260,7 +267,8 @@ static bool is_due_to_flaw(const struct spot *top, enum domain d, size_t n)
 static enum relief relief_of(PyThreadState *state, const struct spot *top, enum domain d, size_t n)
 {
     enum relief relief = relief_of_unwinding(state, top, n);
-    if (!top->frame || machinery_is_threading(top) || relief_is_lock(d, n) || is_due_to_flaw(top, d, n))
+    if (!top->frame || machinery_is_threading(top) || relief_is_lock(d, n) || is_due_to_flaw(top, d, n) ||
+        is_trace_of_unwinding(d))
         relief = RELIEF_ANY;
     if (relief != RELIEF_NONE)
         return take_block() ? relief : RELIEF_NONE;
