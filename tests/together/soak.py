@@ -14,6 +14,7 @@ import ast
 import contextlib
 import gc
 import json
+import linecache
 import os
 import platform
 import random
@@ -34,6 +35,8 @@ KIB, MIB = 1 << 10, 1 << 20
 STATES = 100
 #: Objects that the standard library keeps once it has been used, and resident memory's own noise.
 KEPT, RESIDENT = 64 * KIB, 16 * MIB
+#: Until 3.12 tracemalloc.start() itself leaves some behind each time, more beside other threads.
+KEPT_BY_TRACEMALLOC = KIB if sys.version_info < (3, 13) else 0
 
 
 def audit() -> None:
@@ -52,6 +55,7 @@ class Flat:
     def look(self) -> None:
         import zmalloc
 
+        linecache.clearcache()  # the sources of what errors of threads went through
         gc.collect()
         audit()
         assert zmalloc.limit() is None, "a limit was left behind"
@@ -270,8 +274,9 @@ def soak_threads(chance: random.Random, seconds: float) -> dict[str, int]:
         a_round_of_lua(chance, done, part / 2)
         flat.look()
     figures = flat.figures(done)
-    assert abs(figures["used_grown"]) < KEPT, figures
-    assert figures["resident_grown"] < RESIDENT, figures
+    kept = KEPT + KEPT_BY_TRACEMALLOC * done["tracemalloc"]
+    assert -KEPT < figures["used_grown"] < kept, figures
+    assert figures["resident_grown"] < RESIDENT + kept, figures
     assert figures["interrupted"] > 0, figures
     assert figures["memory errors"] > 0, figures
     return figures
