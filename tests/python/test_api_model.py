@@ -79,6 +79,16 @@ def outcome(function: Callable[..., object], *arguments: Any) -> str:
     return "done"
 
 
+def grow() -> None:
+    """Up to 3.11 a worker's error comes after 16 KiB more if the main thread is busy."""
+    _small = [bytes(1000) for _ in range(40)]
+
+
+def take_for_a_moment(n: int) -> None:
+    _block = bytes(n * MIB - HEADER)
+    grow()
+
+
 @dataclass
 class Scope:
     kind: str
@@ -146,28 +156,27 @@ class Machine:
     # -- what is done -------------------------------------------------------------------------
 
     def keep(self, n: int) -> None:
-        self.blocks.append(bytes(n * MIB - HEADER))
+        before = len(self.blocks)
+        try:
+            self.blocks.append(bytes(n * MIB - HEADER))
+            grow()
+        except MemoryError:
+            del self.blocks[before:]  # else the next scope that has been passed has its error, too
+            raise
 
     def take(self, thread: int, n: int) -> None:
         expected = self.expected(thread, n, is_exempt=False)
-        before = len(self.blocks)
         assert self.actors[thread](lambda: outcome(self.keep, n)) == expected
         if expected == "done":
             for one in self.concerned(thread):
                 one.net += n
-        else:
-            self.actors[thread](lambda: outcome(self.forget, before))
-
-    def forget(self, count: int) -> None:
-        """A block that an error came after may have been kept."""
-        del self.blocks[count:]
 
     def peek(self, thread: int, n: int, is_exempt: bool) -> None:
         expected = self.expected(thread, n, is_exempt)
 
         def job() -> str:
             with zmalloc.exempt() if is_exempt else contextlib.nullcontext():
-                return outcome(bytes, n * MIB - HEADER)
+                return outcome(take_for_a_moment, n)
 
         assert self.actors[thread](job) == expected
 
@@ -224,8 +233,8 @@ class Machine:
             near(one.real.peak, one.peak)
         elif one.kind != "limit":
             room = one.real.n - MIB // 2
-            near(one.real.used, max(one.net, 0))
-            near(one.real.peak, max(one.peak, 0))
+            near(one.real.used, one.net)
+            near(one.real.peak, one.peak)
             near(one.real.remaining, room / MIB + 0.5 - one.net)
 
     def check_all(self) -> None:
@@ -270,5 +279,3 @@ def test_scopes_of_three_threads_are_as_the_model_says(
     operations: list[tuple[str, int, int]],
 ) -> None:
     run(operations)
-    seen = zmalloc.audit()
-    assert seen.used == seen.counted

@@ -161,7 +161,7 @@ def test_the_thread_that_runs_away_gets_it_while_main_joins() -> None:
 
     for _ in range(5):
         with zmalloc.budget(300_000):
-            thread = threading.Thread(target=work)
+            thread = threading.Thread(target=work, daemon=True)
             thread.start()
             thread.join(30)
             assert not thread.is_alive()
@@ -634,6 +634,72 @@ def test_a_dict_that_grows_by_setdefault_stays_whole(scope: str) -> None:
         """,
         scope,
     )
+
+
+WORKER = """
+        import queue, threading, zmalloc
+        MIB = 1 << 20
+        todo, done, blocks = queue.SimpleQueue(), queue.SimpleQueue(), []
+
+        def work():
+            while job := todo.get():
+                done.put(job())
+
+        def worker(job):
+            todo.put(job)
+            return done.get()
+
+        def pass_the_limit():
+            try:
+                blocks.append(bytes(MIB))
+                kept = [bytes(1000) for _ in range(40)]
+            except MemoryError as error:
+                return type(error).__name__
+
+        def drop():
+            blocks.clear()
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+"""
+
+
+@pytest.mark.parametrize("was_exempt", [False, True])
+def test_what_a_bystander_takes_beside_many_others_is_not_added_up(was_exempt: bool) -> None:
+    """A step above the limit makes it one who runs away, too: since that was passed last."""
+    snippet(f"""{WORKER}
+        for _ in range(400):
+            with zmalloc.limit(zmalloc.used() + MIB // 2, reserve=4 * MIB):
+                if {was_exempt}:
+                    with zmalloc.exempt():
+                        pass_the_limit()
+                        drop()
+                assert worker(lambda: pass_the_limit()) == "LimitError"
+                worker(lambda: drop())  # two functions that are made here, above the limit
+        worker(lambda: todo.put(None))
+        """)
+
+
+def test_an_error_for_a_worker_is_looked_at_again_before_it_is_handed_on() -> None:
+    """Two scopes are passed; the handler of the one's error makes room in both."""
+    snippet(f"""{WORKER}
+        budget = zmalloc.budget(MIB // 2, reserve=4 * MIB, thread=True)
+        worker(budget.__enter__)
+
+        def pass_both():
+            try:
+                return pass_the_limit()
+            finally:
+                drop()
+
+        for _ in range(50):
+            with zmalloc.limit(zmalloc.used() + MIB // 2, reserve=4 * MIB):
+                assert worker(pass_both) == "LimitError"
+            assert worker(lambda: 5) == 5
+        worker(lambda: budget.__exit__(None, None, None))
+        worker(lambda: todo.put(None))
+        thread.join()
+        """)
 
 
 # ---- what comes before it ------------------------------------------------------------------------

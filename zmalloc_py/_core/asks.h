@@ -18,6 +18,8 @@ enum ask_state {
     ASK_ABANDONED, /* nobody wants it any more, but the queue has it */
 };
 
+struct gauge;
+
 struct ask {
     _Atomic int state;
     bool is_queued;      /* whatever the state is */
@@ -26,7 +28,8 @@ struct ask {
     bool is_spared;      /* use was above still, but there is room again: see verdict.c */
     bool leaves_loop;    /* it is to come between two callbacks of asyncio's loop, whatever is being handled */
     unsigned long ident; /* of the thread */
-    uint64_t number;     /* of the scope */
+    uint64_t number;     /* of the scope; 0: that has been left */
+    const struct gauge *gauge; /* of_thread: there as long as the scope is */
     size_t limit, asked_at, requested, debt;
     int depth;
     struct place place;

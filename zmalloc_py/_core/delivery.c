@@ -294,6 +294,7 @@ static void leave_loop(struct thread *t, PyThreadState *state, size_t n)
     struct ask ask = {.leaves_loop = true, .requested = n};
     const struct gauge *g = gauges_over(t, 0);
     ask.of_thread = g != NULL;
+    ask.gauge = g;
     ask.number = g ? g->number : scopes_number();
     ask.limit = g ? g->limit : marks_in_force().limit;
     if (!(t->state & (LENIENT | EXEMPT)) && !asks_are_over())
@@ -329,13 +330,25 @@ static bool has_grown(const struct thread *t, uint64_t number, size_t used)
     return t->raised_number != number || used >= t->raised_at + DELIVERY_STEP;
 }
 
+/* How often the limit has been passed, by any thread. */
+static _Atomic unsigned crossings;
+
 /* A bystander, who takes a little while another runs away, is left alone: whoever has passed the limit is
- * asked, or has taken a step above it. */
+ * asked, or has taken a step above it since. */
+static void count_above(struct thread *t, bool crosses, size_t n)
+{
+    const unsigned now = atomic_load(&crossings);
+    if (t->crossing != now)
+        t->above = 0;
+    t->crossing = now;
+    t->above = crosses ? DELIVERY_STEP : t->above + n;
+}
+
 static void ask_for_process(struct thread *t, PyThreadState *state, struct marks m, size_t used, size_t n, size_t debt)
 {
     const uint64_t number = scopes_number();
     const bool is_above = used > m.limit, crosses = is_above && used - n <= m.limit;
-    t->above = crosses || !is_above ? DELIVERY_STEP : t->above + n;
+    count_above(t, crosses || !is_above, n);
     if (crosses && t->raised_number == number)
         t->raised_number = 0;
     if (t->raised_number == number && used < t->raised_at)
@@ -362,7 +375,7 @@ static void ask_for_thread(struct thread *t, PyThreadState *state, const struct 
     if (g->hard == g->limit || !has_grown(t, g->number, net) || !may_ask(t, state, g->number))
         return;
     begin_ask(t, state,
-              &(struct ask){.number = g->number, .of_thread = true, .limit = g->limit, .asked_at = net,
+              &(struct ask){.number = g->number, .of_thread = true, .gauge = g, .limit = g->limit, .asked_at = net,
                             .requested = n, .debt = debt});
 }
 
@@ -371,8 +384,11 @@ static void cross(struct thread *t, enum domain d, PyThreadState *state, size_t 
 {
     const struct marks m = marks_in_force();
     const size_t used = zaccount_used(&python_account), debt = own_debt(t, state);
-    if (used > m.limit && used - n <= m.limit)
+    const bool crosses = used > m.limit && used - n <= m.limit;
+    if (crosses) {
+        atomic_fetch_add(&crossings, 1);
         scopes_note_crossing(used);
+    }
     if (m.hard == m.limit)
         return; /* a plain hard cap */
     if (!is_reached(m, used, debt)) {
@@ -382,7 +398,7 @@ static void cross(struct thread *t, enum domain d, PyThreadState *state, size_t 
     }
     if (d == RAW) {
         t->state |= CROSSED;
-        t->above = used - n <= m.limit ? DELIVERY_STEP : t->above + n;
+        count_above(t, crosses, n);
         return;
     }
     if (state && !t->ask && state->interp == PyInterpreterState_Main())

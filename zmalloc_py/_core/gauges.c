@@ -279,20 +279,24 @@ void gauges_drop(struct thread *t, size_t n)
     take_off(t, n, true);
 }
 
-bool gauges_is_over(const struct gauge *g, size_t debt)
+static bool is_over(const struct gauge *g, int64_t net, size_t debt)
 {
-    const int64_t net = GET(g->net);
     const size_t held = net > 0 ? (size_t)net : 0;
     if (g->limit == SIZE_MAX)
         return false;
     return held > g->limit || (g->hard > g->limit && (debt > g->hard || held > g->hard - debt));
 }
 
+bool gauges_is_over(const struct gauge *g, size_t debt)
+{
+    return is_over(g, gauges_read(g).net, debt);
+}
+
 struct gauge *gauges_over(struct thread *t, size_t debt)
 {
     settle(t);
     for (struct gauge *g = first(t); g; g = next(g))
-        if (gauges_is_over(g, debt))
+        if (is_over(g, GET(g->net), debt))
             return g;
     return NULL;
 }

@@ -106,6 +106,8 @@ struct gauge_figures gauges_read(const struct gauge *g);
 /* The first of this thread's gauges that is above its limit, or, with what unwinding will take, above its hard limit;
  * NULL if none is. */
 struct gauge *gauges_over(struct thread *t, size_t debt);
+
+/* Is it? Of any thread's gauge. Holds the GIL. */
 bool gauges_is_over(const struct gauge *g, size_t debt);
 
 /* Has each of them that limits more than a plain hard cap, and is there one? */

@@ -61,11 +61,12 @@ struct thread {
     struct ask *ask;       /* what ASKED stands for */
     uint64_t raised_number; /* the scope of the last error */
     size_t raised_at;       /* what was in use then, or since */
-    size_t above;           /* bytes taken above the limit since then */
+    size_t above;           /* bytes taken above the limit since then, and since it was passed last */
     size_t stack;           /* bytes of this thread's frame chunks */
     struct tied *gauges;   /* this thread's scopes */
     struct ledger *ledger; /* and what they have not been told of yet; NULL: there are none */
     unsigned exempt;        /* exempt() scopes that are open */
+    unsigned crossing;      /* which time of passing the limit `above` is of */
     struct tied *faults;   /* what FAULTY stands for */
 
     void *rare[RARE]; /* see thread_rare() */

@@ -164,11 +164,10 @@ static bool collect_in_turn(uint64_t number, size_t limit)
 
 /* ---- the verdict ----------------------------------------------------------------------------------- */
 
-static bool is_above(const struct ask *ask, struct thread *t)
+static bool is_above(const struct ask *ask)
 {
-    const struct gauge *g = ask->of_thread ? gauges_find(t, ask->number) : NULL;
     if (ask->of_thread)
-        return g && gauges_is_over(g, delivery_counts_debt ? ask->debt : 0);
+        return gauges_is_over(ask->gauge, delivery_counts_debt ? ask->debt : 0);
     const size_t hard = atomic_load(&python_account.hard), used = zaccount_used(&python_account);
     if (ask->number != scopes_number())
         return false;
@@ -299,10 +298,10 @@ static int hand_on(struct ask *ask, struct thread *t, PyThreadState *self)
 static int judge(struct ask *ask, struct thread *t, PyThreadState *state, bool is_own)
 {
     bool too_often = false;
+    if (!is_above(ask))
+        return spare(ask, t);
     if (!is_own && ask->of_thread)
         return hand_on(ask, t, state);
-    if (!is_above(ask, t))
-        return spare(ask, t);
     if (!ask->is_collected) {
         if (is_collecting)
             return put_off(ask, state);
@@ -314,10 +313,10 @@ static int judge(struct ask *ask, struct thread *t, PyThreadState *state, bool i
             return 0; /* its thread has closed it, or left the scope */
         if (ask->number != number)
             return spare(ask, t);
-        if (!too_often && is_above(ask, t) && has_room(ask))
+        if (!too_often && is_above(ask) && has_room(ask))
             return spare_for_room(ask, t);
     }
-    if (!is_above(ask, t)) {
+    if (!is_above(ask)) {
         if (!too_often)
             return spare(ask, t);
         verdict_figures.overhead++;
@@ -374,7 +373,7 @@ static int give(void *arg)
         return 0;
     }
     if (is_own && is_bad_moment(state, &spot))
-        return is_above(ask, t) ? put_off(ask, state) : spare(ask, t);
+        return is_above(ask) ? put_off(ask, state) : spare(ask, t);
     return judge(ask, t, state, is_own);
 }
 
