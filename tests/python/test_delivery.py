@@ -702,6 +702,41 @@ def test_an_error_for_a_worker_is_looked_at_again_before_it_is_handed_on() -> No
         """)
 
 
+@pytest.mark.parametrize("reserve", ["16 KiB", "200 KiB"])
+def test_a_pools_worker_hands_its_result_on_with_nothing_left(reserve: str) -> None:
+    """It ended in the middle of that, and whoever waited for the result waited for ever."""
+    outcome = snippet(
+        f"""
+        import time, zmalloc
+        from concurrent.futures import ThreadPoolExecutor
+        kept, ended = [], []
+        def fill():
+            for size in (100_000, 10_000, 1000, 100, 33, 1):
+                for _ in range(100_000):
+                    try:
+                        kept.append(bytes(size))
+                    except MemoryError:
+                        break
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(sum, [1, 2]).result()
+            for _ in range(10):
+                pool.submit(time.sleep, 0.05)  # the limit is set meanwhile
+                future = pool.submit(fill)
+                future.add_done_callback(ended.append)
+                zmalloc.limit(zmalloc.used() + 1_000_000, reserve="{reserve}")
+                n = 0
+                while not ended and n < 250:  # takes nothing
+                    time.sleep(0.02)
+                    n += 1
+                kept.clear()
+                zmalloc.limit(None)
+                assert ended, "nobody has heard of its end"
+                ended.clear()
+        """
+    )
+    assert "Exception in worker" not in outcome.err
+
+
 # ---- what comes before it ------------------------------------------------------------------------
 
 

@@ -84,6 +84,11 @@ bool machinery_is_threading(const struct spot *spot)
     return is_of(spot, "threading");
 }
 
+bool machinery_is_pool(const struct spot *spot)
+{
+    return is_of(spot, "concurrent") || is_of(spot, "multiprocessing") || is_of(spot, "queue");
+}
+
 bool machinery_is_asyncio(const struct spot *spot)
 {
     return is_of(spot, "asyncio");

@@ -20,6 +20,10 @@ bool machinery_is_display(struct spot spot);
 /* Is it of module threading? */
 bool machinery_is_threading(const struct spot *spot);
 
+/* Is it of one that hands jobs to worker threads and their results back? A worker that ends in the middle of that leaves
+ * whoever waits for the result waiting. */
+bool machinery_is_pool(const struct spot *spot);
+
 /* Is it of package asyncio? What its C parts ask for while they step a task is asked for in such a frame. */
 bool machinery_is_asyncio(const struct spot *spot);
 

@@ -263,11 +263,17 @@ static bool is_due_to_flaw(const struct spot *top, enum domain d, size_t n)
     return (n <= LARGEST && is_function(top)) || frames_is_leaving_with(top, n) || is_trace(d, n);
 }
 
+/* A thread's own bookkeeping, and, in a worker, its pool's. */
+static bool is_machinery_of_threads(const struct spot *top)
+{
+    return machinery_is_threading(top) || (!zport_is_main_thread() && machinery_is_pool(top));
+}
+
 /* Small ones. */
 static enum relief relief_of(PyThreadState *state, const struct spot *top, enum domain d, size_t n)
 {
     enum relief relief = relief_of_unwinding(state, top, n);
-    if (!top->frame || machinery_is_threading(top) || relief_is_lock(d, n) || is_due_to_flaw(top, d, n) ||
+    if (!top->frame || is_machinery_of_threads(top) || relief_is_lock(d, n) || is_due_to_flaw(top, d, n) ||
         is_trace_of_unwinding(d))
         relief = RELIEF_ANY;
     if (relief != RELIEF_NONE)
