@@ -33,6 +33,9 @@ HOOKS = ("tests/python/test_exact.py", "tests/python/test_audit.py", "tests/pyth
 DELIVERY = ("tests/python/test_delivery.py",)
 SCOPES = ("tests/python/test_scopes_model.py", "tests/python/test_budgets.py")
 THREADS = ("tests/python/test_threads_fork.py",)
+MODEL = ("tests/python/test_api_model.py",)
+HELD = ("tests/python/test_held.py",)
+FAULTS = ("tests/python/test_fail_after.py",)
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,20 @@ MUTANTS = (
            DELIVERY),
     Mutant("an error that comes the same way again is refused its traceback", PY + "relief.c",
            "        u->guesses[0].times = 0; /*", "        (void)0; /*", DELIVERY),
+    Mutant("the last quarter is everybody's", PY + "delivery.c",
+           "return state && frames_is_tracing(state) ? 4 : 3;", "return 4;", MODEL),
+    Mutant("what a bystander takes is added up", PY + "delivery.c",
+           "    if (t->crossing != now)\n        t->above = 0;\n", "", DELIVERY),
+    Mutant("a worker's error is handed on without a look", PY + "verdict.c",
+           "    if (!is_above(ask))\n        return spare(ask, t);\n    if (!is_own",
+           "    if (!is_own", DELIVERY),
+    Mutant("a pool's worker is refused what its bookkeeping takes", PY + "relief.c",
+           " || (!zport_is_main_thread() && machinery_is_pool(top))", "", DELIVERY),
+    Mutant("the trace of a frame that an exception passes is refused", PY + "faults.c",
+           " || (d == RAW && way->was_vital && callers_trace_an_object())", "", FAULTS),
+    Mutant("no arena where use is watched", PY + "hooks.c",
+           "!zaccount_take_below(&python_account, n)", "!zaccount_take_fast(&python_account, n)",
+           HELD),
 )  # fmt: skip
 
 
