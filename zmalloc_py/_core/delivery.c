@@ -478,8 +478,8 @@ static void notice_ask(struct thread *t, PyThreadState *state, size_t n)
             ask->state = ASK_QUEUED;
         break;
     case ASK_QUEUED:
-        if (asks_main_is_far() && !is_unwinding_unseen(state, n) && measured(t, ask) >= ask->asked_at + DELIVERY_STEP &&
-            may_ask(t, state, ask->number) && asks_place(state))
+        if (PY_VERSION_HEX < 0x030c0000 && measured(t, ask) >= ask->asked_at + DELIVERY_STEP && asks_main_is_far() &&
+            !is_unwinding_unseen(state, n) && may_ask(t, state, ask->number) && asks_place(state))
             ask->state = ASK_PLACED;
         break;
     default:
