@@ -98,7 +98,6 @@ class Scope:
     room: int | None  #: MiB above that, to which half a one is added; None: it limits nothing
     net: int = 0  #: MiB taken since, less what has been freed
     peak: int = 0
-    was_passed: bool = False
 
     @property
     def is_clamped(self) -> bool:

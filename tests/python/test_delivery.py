@@ -161,7 +161,7 @@ def test_the_thread_that_runs_away_gets_it_while_main_joins() -> None:
 
     for _ in range(5):
         with zmalloc.budget(300_000):
-            thread = threading.Thread(target=work, daemon=True)
+            thread = threading.Thread(target=work)
             thread.start()
             thread.join(30)
             assert not thread.is_alive()
@@ -702,14 +702,9 @@ def test_an_error_for_a_worker_is_looked_at_again_before_it_is_handed_on() -> No
         """)
 
 
-@pytest.mark.parametrize("reserve", ["16 KiB", "200 KiB"])
-def test_a_pools_worker_hands_its_result_on_with_nothing_left(reserve: str) -> None:
-    """It ended in the middle of that, and whoever waited for the result waited for ever."""
-    outcome = snippet(
-        f"""
-        import time, zmalloc
-        from concurrent.futures import ThreadPoolExecutor
-        kept, ended = [], []
+#: Takes the last byte.
+FILL = """
+        kept = []
         def fill():
             for size in (100_000, 10_000, 1000, 100, 33, 1):
                 for _ in range(100_000):
@@ -717,6 +712,17 @@ def test_a_pools_worker_hands_its_result_on_with_nothing_left(reserve: str) -> N
                         kept.append(bytes(size))
                     except MemoryError:
                         break
+"""
+
+
+@pytest.mark.parametrize("reserve", ["16 KiB", "200 KiB"])
+def test_a_pools_worker_hands_its_result_on_with_nothing_left(reserve: str) -> None:
+    """It ended in the middle of that, and whoever waited for the result waited for ever."""
+    outcome = snippet(
+        f"""{FILL}
+        import time, zmalloc
+        from concurrent.futures import ThreadPoolExecutor
+        ended = []
         with ThreadPoolExecutor(1) as pool:
             pool.submit(sum, [1, 2]).result()
             for _ in range(10):
@@ -983,16 +989,9 @@ def test_a_forked_child_has_its_own_error() -> None:
 def test_a_loop_of_asyncio_that_has_nothing_left_ends_and_another_one_works() -> None:
     """What it needs for its own turn is granted then, and it is left at the end of that."""
     outcome = snippet(
-        """
+        FILL
+        + """
         import asyncio, zmalloc
-        kept = []
-        def fill():
-            for size in (100_000, 10_000, 1000, 100, 33, 1):
-                for _ in range(100_000):
-                    try:
-                        kept.append(bytes(size))
-                    except MemoryError:
-                        break
         async def tick():
             while True:
                 await asyncio.sleep(0)
