@@ -330,6 +330,12 @@ static bool has_grown(const struct thread *t, uint64_t number, size_t used)
     return t->raised_number != number || used >= t->raised_at + DELIVERY_STEP;
 }
 
+/* Has it been by the n bytes that came last? */
+static bool is_passed(size_t limit, size_t used, size_t n)
+{
+    return used > limit && used - n <= limit;
+}
+
 /* How often the limit has been passed, by any thread. */
 static _Atomic unsigned crossings;
 
@@ -347,8 +353,8 @@ static void count_above(struct thread *t, bool crosses, size_t n)
 static void ask_for_process(struct thread *t, PyThreadState *state, struct marks m, size_t used, size_t n, size_t debt)
 {
     const uint64_t number = scopes_number();
-    const bool is_above = used > m.limit, crosses = is_above && used - n <= m.limit;
-    count_above(t, crosses || !is_above, n);
+    const bool crosses = is_passed(m.limit, used, n);
+    count_above(t, crosses || used <= m.limit, n);
     if (crosses && t->raised_number == number)
         t->raised_number = 0;
     if (t->raised_number == number && used < t->raised_at)
@@ -368,7 +374,7 @@ static void ask_for_thread(struct thread *t, PyThreadState *state, const struct 
     const size_t net = now > 0 ? (size_t)now : 0;
     if (is_unwinding_unseen(state, n))
         return;
-    if (net - n <= g->limit && net > g->limit && t->raised_number == g->number)
+    if (is_passed(g->limit, net, n) && t->raised_number == g->number)
         t->raised_number = 0;
     if (t->raised_number == g->number && net < t->raised_at)
         t->raised_at = net;
@@ -384,7 +390,7 @@ static void cross(struct thread *t, enum domain d, PyThreadState *state, size_t 
 {
     const struct marks m = marks_in_force();
     const size_t used = zaccount_used(&python_account), debt = own_debt(t, state);
-    const bool crosses = used > m.limit && used - n <= m.limit;
+    const bool crosses = is_passed(m.limit, used, n);
     if (crosses) {
         atomic_fetch_add(&crossings, 1);
         scopes_note_crossing(used);
