@@ -115,7 +115,7 @@ MUTANTS = (
            "    if (!is_above(ask))\n        return spare(ask, t);\n    if (!is_own",
            "    if (!is_own", DELIVERY),
     Mutant("a pool's worker is refused what its bookkeeping takes", PY + "relief.c",
-           " || (!zport_is_main_thread() && machinery_is_pool(top))", "", DELIVERY),
+           " || (machinery_is_pool(top) && !zport_is_main_thread())", "", DELIVERY),
     Mutant("the trace of a frame that an exception passes is refused", PY + "faults.c",
            " || (d == RAW && way->was_vital && callers_trace_an_object())", "", FAULTS),
     Mutant("no arena where use is watched", PY + "hooks.c",

@@ -71,27 +71,29 @@ static bool is_named(struct spot spot)
     return false;
 }
 
-static bool is_of(const struct spot *spot, const char *name)
+static bool is_of(const struct spot *spot, const char *const *list, size_t count)
 {
-    const char *const only[] = {name};
     size_t length;
     const char *module = spot->frame ? module_of(spot, &length) : NULL;
-    return module && AMONG(module, length, only);
+    return module && is_among(module, length, list, count);
 }
 
 bool machinery_is_threading(const struct spot *spot)
 {
-    return is_of(spot, "threading");
+    static const char *const threading = "threading";
+    return is_of(spot, &threading, 1);
 }
 
 bool machinery_is_pool(const struct spot *spot)
 {
-    return is_of(spot, "concurrent") || is_of(spot, "multiprocessing") || is_of(spot, "queue");
+    static const char *const pools[] = {"concurrent", "multiprocessing", "queue"};
+    return is_of(spot, pools, sizeof pools / sizeof *pools);
 }
 
 bool machinery_is_asyncio(const struct spot *spot)
 {
-    return is_of(spot, "asyncio");
+    static const char *const asyncio = "asyncio";
+    return is_of(spot, &asyncio, 1);
 }
 
 bool machinery_is_turn(const struct spot *spot)

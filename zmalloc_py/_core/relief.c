@@ -266,7 +266,7 @@ static bool is_due_to_flaw(const struct spot *top, enum domain d, size_t n)
 /* A thread's own bookkeeping, and, in a worker, its pool's. */
 static bool is_machinery_of_threads(const struct spot *top)
 {
-    return machinery_is_threading(top) || (!zport_is_main_thread() && machinery_is_pool(top));
+    return machinery_is_threading(top) || (machinery_is_pool(top) && !zport_is_main_thread());
 }
 
 /* Small ones. */
