@@ -429,10 +429,18 @@ bench: .need-python ## stock Python, a pass-through hook, zmalloc and its peers 
 	@set -e; python=$(PYTHON); tools/venv.sh $$python $(BENCH_VENV) bench; $(BENCH_VENV)/bin/python bench/bench.py quick
 	@$(MAKE) --no-print-directory bench-lua
 
-bench-full: .need-test ## the same with all of pyperformance, on CPython 3.11 and 3.13: an hour or more; goes on where it was
+# Of each part what this commit has not measured yet.
+bench-full: .need-test ## all of it, on CPython 3.11 and 3.13, with Lua, the core and growth: hours; goes on where it was; docs/benchmarks.md
 	@set -e; for python in $$(tools/pythons.sh 3.11 3.13); do \
-	    tools/venv.sh $$python $(BENCH_VENV) bench; $(BENCH_VENV)/bin/python bench/bench.py full; \
-	done; $(BENCH_VENV)/bin/python bench/report.py
+	    tools/venv.sh $$python $(BENCH_VENV) bench; run=$(BENCH_VENV)/bin/python; $$run bench/bench.py full; \
+	    kept=$$($$run bench/results.py); \
+	    version=$$($$run -c 'import platform; print(platform.python_version())'); \
+	    test -f $$kept/start-$$version.json || $$run bench/start_cost.py; \
+	    test -f $$kept/instructions-$$version.json || $$run bench/modes.py cost; \
+	done; test -n "$$run"; \
+	for part in lua core growth; do \
+	    test -f $$kept/$$part.json || $(MAKE) --no-print-directory bench-$$part; \
+	done; $$run bench/page.py
 
 bench-modes: .need-python ## what the modes exact and held cost in instructions, and resident memory under a cap
 	@$(VENV)/bin/python bench/modes.py

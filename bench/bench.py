@@ -42,10 +42,9 @@ from contenders import (
     TRACEMALLOC,
 )
 from progress import bar
-from results import ROOT, Results, Run, commit
+from results import BUILD, Results, Run, folder
 
 HERE = Path(__file__).resolve().parent
-BUILD = ROOT / "build" / "bench"
 
 MAIN = [STOCK, AGAIN, HOOK, COUNTING, HELD]
 PEERS = [CAPPED, BUDGET, TRACEMALLOC, MEMRAY, MEMRAY_PYTHON, SCALENE]
@@ -154,7 +153,7 @@ def main() -> None:
         raise SystemExit(__doc__)
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else {"quick": 3, "full": 5}[form]
     build_passthrough()
-    results = Results(BUILD / commit() / "python.jsonl")
+    results = Results(folder() / "python.jsonl")
     measure(results, list(all_programs(form == "full")), rounds)
     report.show(results, VERSION)
 

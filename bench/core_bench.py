@@ -18,12 +18,11 @@ them, by chance, is given back and another taken, whose first byte is written. A
 time of all threads, by pair: threads that wait for each other's cache lines pay for it, those that
 have no processor do not. Shown is the median, and beside it the median of the ratios to the malloc
 underneath within a round. Ratios of jemalloc's and mimalloc's malloc are to the C library's. All of
-it is in build/bench/core.json.
+it is in build/bench/COMMIT/core.json.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -34,10 +33,9 @@ from pathlib import Path
 import backends
 from interleave import Times, measure, ratio
 from progress import bar
+from results import BUILD, ROOT, keep
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-BUILD = ROOT / "build" / "bench"
 SIZES = (16, 64, 256, 1024, 4096, 65536)
 THREADS = (1, 2, 4, 8)
 KINDS = ("malloc", "zmalloc", "prefix", "account", "single")
@@ -153,7 +151,7 @@ def main() -> None:
         for size, threads, times in found
         for name in contenders.programs
     ]
-    (BUILD / "core.json").write_text(json.dumps(rows, indent=1) + "\n")
+    keep("core", rows)
 
 
 if __name__ == "__main__":

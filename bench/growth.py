@@ -20,12 +20,11 @@ the median of the rounds. A line is fitted through each round's figures by least
 is told as the median of the rounds with the quartiles. "over stock" is the slope of the difference
 to the stock allocator of the same round: the growth that is ours. It is in nanoseconds per decade
 (ten times as much), for depth and scopes per level and per scope. All of it is in
-build/bench/growth.json.
+build/bench/COMMIT/growth.json.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -38,9 +37,10 @@ from pathlib import Path
 
 import contenders
 import core_bench
-from core_bench import BUILD, Load
+from core_bench import Load
 from interleave import Times, measure
 from progress import bar
+from results import keep
 
 HERE = Path(__file__).resolve().parent
 BYTES = 24
@@ -206,7 +206,7 @@ def main() -> None:
             times = measure(list(runs), timed, rounds)
             show(series, times)
             found.append(rows(series, times))
-    (BUILD / "growth.json").write_text(json.dumps(found, indent=1) + "\n")
+    keep("growth", found)
 
 
 if __name__ == "__main__":

@@ -22,12 +22,11 @@ programs round by round; the mean of the ratios of the least times, which other 
 machine disturb least; and the worst single program. Resident memory is the median of the
 processes' peaks. Instructions, where valgrind is, are those of one whole process with a smaller
 size, but for what is preloaded; LuaJIT's also depend on what it happens to compile, which the
-addresses of blocks have a say in. All of it is in build/bench/lua.json.
+addresses of blocks have a say in. All of it is in build/bench/COMMIT/lua.json.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -40,10 +39,9 @@ import backends
 import instructions
 from interleave import Times, geometric_mean, measure, ratio, show
 from progress import bar
+from results import BUILD, ROOT, keep
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-BUILD = ROOT / "build" / "bench"
 # Each with a smaller size, for valgrind, which makes it some fifty times slower.
 PROGRAMS = {
     "binary_trees": "8",
@@ -229,7 +227,7 @@ def main() -> None:
         show_time(figures, rounds)
         show_others(figures)
         rows += figures.rows()
-        (BUILD / "lua.json").write_text(json.dumps(rows, indent=1) + "\n")
+    keep("lua", rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The two modes side by side: instructions over stock Python, and resident memory under a cap.
 
     make bench-modes
-    python bench/modes.py cost        instructions (needs valgrind), start-up subtracted
+    python bench/modes.py cost        instructions (needs valgrind), start-up subtracted; they are
+                                      kept in build/bench/COMMIT/instructions-VERSION.json
     python bench/modes.py resident    runaways under caps of 64 and 512 MiB
     python bench/modes.py runaway NAME MIB
 
@@ -22,8 +23,9 @@ from pathlib import Path
 
 import contenders
 import programs
-from instructions import count
+from instructions import can_count, count
 from interleave import geometric_mean
+from results import keep
 
 HERE = Path(__file__).resolve().parent
 MIB = 1 << 20
@@ -32,7 +34,14 @@ MODES = ("exact", "held")
 # ---- cost --------------------------------------------------------------------------------------
 
 PART = 16  # of a program's usual size: valgrind makes it fifty times slower
-CONTENDERS = ["stock", "zmalloc", "zmalloc, capped", "held", "held, capped"]
+CONTENDERS = [
+    contenders.STOCK,
+    contenders.COUNTING,
+    contenders.CAPPED,
+    contenders.BUDGET,
+    "held",
+    contenders.HELD,
+]
 
 
 def instructions(program: str, contender: str) -> int:
@@ -41,19 +50,28 @@ def instructions(program: str, contender: str) -> int:
 
 
 def show_cost() -> None:
+    if not can_count():
+        print("skipped: no valgrind, so no instructions are counted", file=sys.stderr)
+        return
     start = {contender: instructions("nothing", contender) for contender in CONTENDERS}
     columns = CONTENDERS[1:]
-    print(f"CPython {platform.python_version()}, instructions over stock, start-up subtracted")
-    print(f"{'program':<12}" + "".join(f"{name:>17}" for name in columns))
+    version = platform.python_version()
+    print(f"CPython {version}, instructions over stock, start-up subtracted")
+    print(f"{'program':<12}" + "".join(f"{name:>24}" for name in columns))
     ratios: dict[str, list[float]] = {name: [] for name in columns}
     for program in programs.NAMES:
         taken = {name: instructions(program, name) - start[name] for name in CONTENDERS}
         for name in columns:
             ratios[name].append(taken[name] / taken["stock"])
-        print(f"{program:<12}" + "".join(f"{ratios[name][-1]:>17.3f}" for name in columns),
+        print(f"{program:<12}" + "".join(f"{ratios[name][-1]:>24.3f}" for name in columns),
               flush=True)  # fmt: skip
     means = (geometric_mean(ratios[name]) for name in columns)
-    print(f"{'mean':<12}" + "".join(f"{mean:>17.3f}" for mean in means))
+    print(f"{'mean':<12}" + "".join(f"{mean:>24.3f}" for mean in means))
+    by_program = {
+        program: {name: ratios[name][i] for name in columns}
+        for i, program in enumerate(programs.NAMES)
+    }
+    keep(f"instructions-{version}", by_program)
 
 
 # ---- runaways ------------------------------------------------------------------------------------

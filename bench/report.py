@@ -1,21 +1,11 @@
-"""Shows what bench/bench.py has measured: in the terminal, and as docs/benchmarks.{md,json,svg}.
-
-    python bench/report.py [COMMIT]
-
-The commit is the one that was measured last if none is named.
-"""
+"""Shows what bench/bench.py has measured: in the terminal, and as Markdown."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import statistics
 import sys
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from contenders import (
     AGAIN,
@@ -31,12 +21,11 @@ from contenders import (
     TRACEMALLOC,
 )
 from interleave import geometric_mean
-from results import ROOT, Results
+from results import Results
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-DOCS = ROOT / "docs"
 ORDER = [AGAIN, HOOK, COUNTING, CAPPED, BUDGET, HELD, TRACEMALLOC, MEMRAY, MEMRAY_PYTHON, SCALENE]
 SUITES = {"set": "allocation-bound set", "pyperformance": "pyperformance"}
 
@@ -46,7 +35,9 @@ class Cell:
     """A contender's CPU time over stock's in one program: the ratios within a round."""
 
     ratios: tuple[float, ...]
-    resident: float  #: peak of resident memory over stock's
+    least: float  #: the least time of all rounds over stock's: other load can only add to both
+    wall: float  #: by the clock, of the whole process: the median ratio
+    resident: float  #: peak of resident memory: the median ratio
 
     @property
     def middle(self) -> float:
@@ -63,12 +54,15 @@ Cells = dict[str, dict[str, Cell]]  # by program, contender
 def cells(results: Results, suite: str, version: str, base: str = STOCK) -> Cells:
     found: Cells = {}
     for program, runs in sorted(results.by_program(suite, version).items()):
+        of_base = runs.get(base, {})
         for contender, turns in runs.items():
-            both = [(run, runs[base][turn]) for turn, run in turns.items() if turn in runs[base]]
+            both = [(run, of_base[turn]) for turn, run in turns.items() if turn in of_base]
             if contender == base or not both:
                 continue
             found.setdefault(program, {})[contender] = Cell(
                 tuple(run.cpu / other.cpu for run, other in both),
+                min(run.cpu for run, _ in both) / min(other.cpu for _, other in both),
+                statistics.median(run.wall / other.wall for run, other in both),
                 statistics.median(run.resident / max(other.resident, 1) for run, other in both),
             )
     return found
@@ -79,26 +73,26 @@ class Summary:
     """Of a contender over stock, for a set of programs."""
 
     programs: int
-    mean: float
-    worst: float
+    mean: float  #: of the medians
+    least: float  #: of the ratios of the least times
+    worst: float  #: of these
     worst_of: str
+    wall: float
     resident: float  #: the worst peak over stock's
 
 
-def summary(found: Cells, contender: str, only: Sequence[str] | None = None) -> Summary | None:
-    of_it = {
-        program: row[contender]
-        for program, row in found.items()
-        if contender in row and (only is None or program in only)
-    }
+def summary(found: Cells, contender: str) -> Summary | None:
+    of_it = {program: row[contender] for program, row in found.items() if contender in row}
     if not of_it:
         return None
-    worst_of = max(of_it, key=lambda program: of_it[program].middle)
+    worst_of = max(of_it, key=lambda program: of_it[program].least)
     return Summary(
         len(of_it),
         geometric_mean([cell.middle for cell in of_it.values()]),
-        of_it[worst_of].middle,
+        geometric_mean([cell.least for cell in of_it.values()]),
+        of_it[worst_of].least,
         worst_of,
+        geometric_mean([cell.wall for cell in of_it.values()]),
         max(cell.resident for cell in of_it.values()),
     )
 
@@ -108,7 +102,7 @@ def _names(found: Cells) -> list[str]:
 
 
 def _rows(found: Cells) -> list[tuple[str, ...]]:
-    """A contender a row: programs, mean, worst, resident memory."""
+    """A contender a row, as HEADS says."""
     rows: list[tuple[str, ...]] = []
     for name in _names(found):
         if of_it := summary(found, name):
@@ -117,27 +111,33 @@ def _rows(found: Cells) -> list[tuple[str, ...]]:
                     name,
                     str(of_it.programs),
                     f"{of_it.mean:.3f}",
+                    f"{of_it.least:.3f}",
                     f"{of_it.worst:.3f} {of_it.worst_of}",
+                    f"{of_it.wall:.3f}",
                     f"{of_it.resident:.2f}",
                 )
             )
     return rows
 
 
-ABOUT = """
-Written by `bench/report.py` from what `make bench-full` measured: CPU time over stock Python, every
-run in a process of its own, contenders in turn within a round; the median of the ratios of all
-rounds and, in brackets, the smallest and the largest. `stock again` is stock Python against itself:
-what the machine's noise alone gives.
-"""
+HEADS = (
+    "over stock",
+    "programs",
+    "mean of medians",
+    "mean of least",
+    "worst of least",
+    "by the clock",
+    "peak RSS, worst",
+)
 
-HEADS = ("over stock", "programs", "mean", "worst", "peak RSS, worst")
 
-
-def compare(results: Results, suite: str, version: str, over: str, name: str) -> float | None:
-    """The geometric mean of one contender over another."""
-    of_it = summary(cells(results, suite, version, over), name)
-    return of_it.mean if of_it else None
+def compare(results: Results, suite: str, version: str) -> list[str]:
+    """What zmalloc takes over others than stock: a line for each."""
+    lines = []
+    for over in (HOOK, TRACEMALLOC, MEMRAY, MEMRAY_PYTHON):
+        if of_it := summary(cells(results, suite, version, over), COUNTING):
+            lines.append(f"{COUNTING} over {over}: {of_it.mean:.3f}, of least {of_it.least:.3f}")
+    return lines
 
 
 def show(results: Results, version: str) -> None:
@@ -147,161 +147,60 @@ def show(results: Results, version: str) -> None:
         if not found:
             continue
         names = _names(found)
-        table = Table(title=f"{title}, CPython {version}: CPU time over stock", box=box.SIMPLE)
-        table.add_column("program")
+        of_all = Table(title=f"{title}, CPython {version}: CPU time over stock", box=box.SIMPLE)
+        of_all.add_column("program")
         for name in names:
-            table.add_column(name, justify="right")
+            of_all.add_column(name, justify="right")
         for program, row in found.items():
-            table.add_row(program, *(str(row.get(name, "")) for name in names))
-        console.print(table)
+            of_all.add_row(program, *(str(row.get(name, "")) for name in names))
+        console.print(of_all)
         short = Table(*HEADS, box=box.SIMPLE)
-        for line in _rows(found):
-            short.add_row(*line)
+        for cells_of_line in _rows(found):
+            short.add_row(*cells_of_line)
         console.print(short)
-        for over in (HOOK, TRACEMALLOC, MEMRAY):
-            mean = compare(results, suite, version, over, COUNTING)
-            if mean:
-                console.print(f"{COUNTING} over {over}: {mean:.3f}")
+        for line in compare(results, suite, version):
+            console.print(line)
     for run in results.runs.values():
         if run.why and run.version == version:
             console.print(f"{run.program}, {run.contender}: {run.why}")
 
 
-# ---- what the README shows -----------------------------------------------------------------------
+# ---- as Markdown ---------------------------------------------------------------------------------
 
 
-def machine() -> str:
-    model = platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.split(":", 1)[1].strip()
-            break
-    return f"{model}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}"
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
-def _markdown(results: Results, versions: list[str], name: str) -> str:
-    lines = [
-        "# What counting costs",
-        "",
-        *textwrap.wrap(ABOUT, 100),
-        "",
-        f"Commit {name}, {machine()}.",
-        "",
-        "![What counting costs](benchmarks.svg)",
-        "",
-    ]
-    for version in versions:
-        for suite, title in SUITES.items():
-            found = cells(results, suite, version)
-            if not found:
-                continue
-            lines += [
-                f"## CPython {version}, {title}",
-                "",
-                _line(HEADS),
-                _line(["---"] * len(HEADS)),
-            ]
-            lines += [_line(row) for row in _rows(found)]
-            lines.append("")
-            for over in (HOOK, TRACEMALLOC, MEMRAY, MEMRAY_PYTHON):
-                mean = compare(results, suite, version, over, COUNTING)
-                if mean:
-                    lines.append(f"- {COUNTING} over {over}: {mean:.3f}")
-            names = _names(found)
-            lines += ["", _line(["program", *names]), _line(["---"] * (len(names) + 1))]
-            for program, row in found.items():
-                lines.append(_line([program, *(str(row.get(one, "")) for one in names)]))
-            lines.append("")
-    return "\n".join(lines)
+def markdown(results: Results, version: str) -> list[str]:
+    lines: list[str] = []
+    for suite, title in SUITES.items():
+        found = cells(results, suite, version)
+        if not found:
+            continue
+        lines += [f"## CPython {version}, {title}", "", *table(HEADS, _rows(found)), ""]
+        lines += [f"- {line}" for line in compare(results, suite, version)]
+        names = _names(found)
+        rows = ([program, *(str(row.get(one, "")) for one in names)]
+                for program, row in found.items())  # fmt: skip
+        lines += ["", *table(["program", *names], rows), ""]
+    return lines
 
 
-def _line(values: Sequence[str]) -> str:
-    return "| " + " | ".join(values) + " |"
-
-
-def _chart(results: Results, versions: list[str], target: Path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    import matplotlib.pyplot as plt
-
-    mpl.rcParams.update({"svg.hashsalt": "zmalloc", "svg.fonttype": "none", "font.size": 9})
-    bars: list[tuple[str, list[float | None]]] = []
-    for name in ORDER:
-        of_it = [summary(cells(results, "pyperformance", version), name) for version in versions]
-        if any(of_it):
-            bars.append((name, [one.mean if one else None for one in of_it]))
-    height = 0.8 / len(versions)
-    figure, axes = plt.subplots(figsize=(7.2, 0.42 * len(bars) + 1.2))
-    for i, version in enumerate(versions):
-        for row, (_, means) in enumerate(bars):
-            mean = means[i]
-            if mean is None:
-                continue
-            at = row + (i - (len(versions) - 1) / 2) * height
-            axes.barh(
-                at,
-                mean - 1,
-                left=1,
-                height=height * 0.9,
-                color=f"C{i}",
-                label=f"CPython {version}" if row == 0 else None,
-            )
-            axes.text(max(mean, 1) + 0.03, at, f"{mean:.2f}", va="center", fontsize=8)
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(bars)), [name for name, _ in bars])
-    axes.invert_yaxis()
-    axes.set_xlabel("CPU time over stock Python, geometric mean (stock = 1)")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False)
-    figure.tight_layout()
-    figure.savefig(target, metadata={"Date": None})
-
-
-def _data(results: Results, versions: list[str], name: str) -> dict[str, object]:
+def data(results: Results, version: str) -> dict[str, object]:
     return {
-        "commit": name,
-        "machine": machine(),
-        "suites": {
-            f"{suite} {version}": {
-                program: {
-                    one: {
-                        "ratios": [round(ratio, 4) for ratio in cell.ratios],
-                        "resident": round(cell.resident, 3),
-                    }
-                    for one, cell in row.items()
+        suite: {
+            program: {
+                one: {
+                    "ratios": [round(ratio, 4) for ratio in cell.ratios],
+                    "least": round(cell.least, 4),
+                    "wall": round(cell.wall, 4),
+                    "resident": round(cell.resident, 3),
                 }
-                for program, row in cells(results, suite, version).items()
+                for one, cell in row.items()
             }
-            for version in versions
-            for suite in SUITES
-        },
+            for program, row in cells(results, suite, version).items()
+        }
+        for suite in SUITES
     }
-
-
-def _latest() -> str:
-    found = sorted(
-        (ROOT / "build" / "bench").glob("*/python.jsonl"), key=lambda path: path.stat().st_mtime
-    )
-    if not found:
-        raise SystemExit("nothing has been measured: make bench, or make bench-full")
-    return found[-1].parent.name
-
-
-def main() -> None:
-    name = sys.argv[1] if len(sys.argv) > 1 else _latest()
-    results = Results(ROOT / "build" / "bench" / name / "python.jsonl")
-    versions = sorted(
-        {run.version for run in results.runs.values()},
-        key=lambda version: [int(part) for part in version.split(".")],
-    )
-    DOCS.mkdir(exist_ok=True)
-    (DOCS / "benchmarks.md").write_text(_markdown(results, versions, name))
-    data = json.dumps(_data(results, versions, name), indent=1, sort_keys=True)
-    (DOCS / "benchmarks.json").write_text(data + "\n")
-    _chart(results, versions, DOCS / "benchmarks.svg")
-    print("written: docs/benchmarks.md, .json, .svg")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,10 @@
-"""What was measured, a line of JSON a run: a benchmark that was stopped goes on where it was.
+"""What was measured, kept in a folder that has the name of the code's last commit: no figure of
+older code is ever shown as one of today's.
 
-The folder's name is that of the commit, so that no figure of older code is ever shown as one of
-today's.
+Python's is a line of JSON a run: a benchmark that was stopped goes on where it was. The others
+write a file when they have ended.
+
+    python bench/results.py       prints the folder
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ import subprocess
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "bench"
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,35 @@ class Run:
         return self.version, self.suite, self.program, self.contender, self.turn
 
 
+#: What is measured. Other changes leave the figures what they are.
+MEASURED = ("csrc", "lua", "zmalloc_py", "setup.py")
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(ROOT), *words, "--", *MEASURED]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def commit() -> str:
-    """The commit's short name; with a + where the tree has been changed since."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=10"]
-    done = subprocess.run(git, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """The last one that changed what is measured; with a + where that has been changed since."""
+    name = _git("log", "-1", "--format=%h", "--abbrev=10")
+    return f"{name}{'+' if _git('status', '--porcelain') else ''}" if name else "unknown"
+
+
+def folder() -> Path:
+    """Where figures of this commit are kept."""
+    return BUILD / commit()
+
+
+def keep(name: str, figures: object) -> None:
+    folder().mkdir(parents=True, exist_ok=True)
+    (folder() / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def kept(place: Path, name: str) -> Any:
+    """What keep() has written there; None: nothing."""
+    file = place / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else None
 
 
 class Results:
@@ -63,3 +92,7 @@ class Results:
             if (run.suite, run.version) == (suite, version) and run.cpu > 0:
                 found[run.program][run.contender][run.turn] = run
         return found
+
+
+if __name__ == "__main__":
+    print(folder())
