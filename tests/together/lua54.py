@@ -30,6 +30,9 @@ FUNCTIONS: dict[str, tuple[object, list[object]]] = {
     "lua_getallocf": (c_void_p, [c_void_p, POINTER(c_void_p)]),
     "luaL_loadstring": (c_int, [c_void_p, c_char_p]),
     "lua_pcallk": (c_int, [c_void_p, c_int, c_int, c_int, c_longlong, c_void_p]),
+    "lua_getglobal": (c_int, [c_void_p, c_char_p]),
+    "lua_pushinteger": (None, [c_void_p, c_longlong]),
+    "lua_pushnil": (None, [c_void_p]),
     "lua_gettop": (c_int, [c_void_p]),
     "lua_settop": (None, [c_void_p, c_int]),
     "lua_type": (c_int, [c_void_p, c_int]),
@@ -89,8 +92,26 @@ class State:
         lua, state = self.lua, self.L
         lua.lua_settop(state, 0)
         status = lua.luaL_loadstring(state, code.encode())
-        if status == OK:
-            status = lua.lua_pcallk(state, 0, -1, 0, 0, None)
+        return self._results(status if status != OK else self._pcall(0))
+
+    def call(self, name: str, *arguments: int | None) -> list[object]:
+        """Call a global function, which takes no more of the state's memory than it does itself."""
+        lua, state = self.lua, self.L
+        lua.lua_settop(state, 0)
+        lua.lua_getglobal(state, name.encode())
+        for value in arguments:
+            if value is None:
+                lua.lua_pushnil(state)
+            else:
+                lua.lua_pushinteger(state, value)
+        return self._results(self._pcall(len(arguments)))
+
+    def _pcall(self, arguments: int) -> int:
+        status: int = self.lua.lua_pcallk(self.L, arguments, -1, 0, 0, None)
+        return status
+
+    def _results(self, status: int) -> list[object]:
+        lua, state = self.lua, self.L
         values = [self._value(i) for i in range(1, lua.lua_gettop(state) + 1)]
         lua.lua_settop(state, 0)
         if status != OK:
