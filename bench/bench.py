@@ -8,8 +8,9 @@
 All contenders of a program run after each other, each run in a process of its own, round by round
 and each round beginning with another one, so that a machine whose speed drifts slows all of them
 alike. What is compared is CPU time. A figure is the median of the ratios within a round; of a set
-of programs, the geometric mean of those. What has run is kept in build/bench, by commit;
-bench/report.py shows it.
+of programs, the geometric mean of those. The allocation-bound set, which is short, has five times
+as many rounds; what takes many times as long as stock Python takes part in the first two. What has
+run is kept in build/bench, by commit; bench/report.py shows it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import contenders
@@ -42,12 +43,17 @@ from contenders import (
     TRACEMALLOC,
 )
 from progress import bar
-from results import BUILD, Results, Run, folder
+from results import BUILD, Results, Run, folder, keep, kept
 
 HERE = Path(__file__).resolve().parent
 
 MAIN = [STOCK, AGAIN, HOOK, COUNTING, HELD]
 PEERS = [CAPPED, BUDGET, TRACEMALLOC, MEMRAY, MEMRAY_PYTHON, SCALENE]
+
+#: What they cost is no matter of percents.
+SLOW = (TRACEMALLOC, MEMRAY, MEMRAY_PYTHON, SCALENE)
+SLOW_ROUNDS = 2
+SHORT = 5  #: times as many rounds for the set
 
 #: A run of a contender that takes longer is not waited for.
 TIMEOUT = 180.0
@@ -103,6 +109,17 @@ def run_of_pyperformance(one: pyperformance_set.Benchmark, contender: str) -> Ru
 VERSION = platform.python_version()
 
 
+def planned() -> tuple[list[pyperformance_set.Benchmark], dict[str, str]]:
+    """What pyperformance_set.find() has found, now or when this was begun: it takes minutes."""
+    name = f"plan-{VERSION}"
+    plan = kept(folder(), name)
+    if plan:
+        return [pyperformance_set.Benchmark(**one) for one in plan["found"]], plan["missing"]
+    found, missing = pyperformance_set.find(sys.executable)
+    keep(name, {"found": [asdict(one) for one in found], "missing": missing})
+    return found, missing
+
+
 def all_programs(is_full: bool) -> Iterator[Program]:
     there = {name: install([package]) for name, package in contenders.PACKAGES.items()}
     peers = [name for name in PEERS if there.get(name, True)]
@@ -114,7 +131,7 @@ def all_programs(is_full: bool) -> Iterator[Program]:
         return
     for package in pyperformance_set.DEPENDENCIES:
         install([package])
-    found, missing = pyperformance_set.find(sys.executable)
+    found, missing = planned()
     for name, why in sorted(missing.items()):
         if name not in pyperformance_set.EXCLUDED:
             print(f"skipped: pyperformance's {name}: {why}", file=sys.stderr)
@@ -130,10 +147,12 @@ def measure(results: Results, taking_part: list[Program], rounds: int) -> None:
     """Round by round, so that what is there when it is stopped is there for all programs."""
     todo = [
         (program, contender, turn)
-        for turn in range(rounds)
+        for turn in range(rounds * SHORT)
         for program in taking_part
+        if turn < rounds or program.suite == "set"
         for contender in _from(program.contenders, turn)
-        if (VERSION, program.suite, program.name, contender, turn) not in results.runs
+        if (turn < SLOW_ROUNDS or contender not in SLOW)
+        and (VERSION, program.suite, program.name, contender, turn) not in results.runs
     ]
     with bar(len(todo)) as step:
         for program, contender, turn in todo:

@@ -302,7 +302,11 @@ def main() -> None:
         "commit": place.name,
         "machine": machine(),
         "python": {version: report.data(results, version) for version in versions},
-        **{file.stem: json.loads(file.read_text()) for file in sorted(place.glob("*.json"))},
+        **{
+            file.stem: json.loads(file.read_text())
+            for file in sorted(place.glob("*.json"))
+            if not file.stem.startswith("plan-")
+        },
     }
     (DOCS / "benchmarks.json").write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
     pictures(place, results, versions)

@@ -116,9 +116,9 @@ TEN = (
     "deltablue",
     "float",
     "json_dumps",
-    "pickle_pure_python",
     "pyflate",
     "regex_compile",
+    "telco",
     "xml_etree_process",
 )
 

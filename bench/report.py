@@ -160,9 +160,22 @@ def show(results: Results, version: str) -> None:
         console.print(short)
         for line in compare(results, suite, version):
             console.print(line)
+    for line in failed(results, version):
+        console.print(line)
+
+
+def failed(results: Results, version: str) -> list[str]:
+    """What could not be measured, and why: a line for each program."""
+    why: dict[tuple[str, str], list[str]] = {}
     for run in results.runs.values():
-        if run.why and run.version == version:
-            console.print(f"{run.program}, {run.contender}: {run.why}")
+        names = why.setdefault((run.program, run.why), [])
+        if run.why and run.version == version and run.contender not in names:
+            names.append(run.contender)
+    return [
+        f"not measured: {program} with {', '.join(names)}: {reason}"
+        for (program, reason), names in sorted(why.items())
+        if names
+    ]
 
 
 # ---- as Markdown ---------------------------------------------------------------------------------
@@ -185,6 +198,8 @@ def markdown(results: Results, version: str) -> list[str]:
         rows = ([program, *(str(row.get(one, "")) for one in names)]
                 for program, row in found.items())  # fmt: skip
         lines += ["", *table(["program", *names], rows), ""]
+    if missing := failed(results, version):
+        lines += [*(f"- {line}" for line in missing), ""]
     return lines
 
 
