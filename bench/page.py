@@ -19,9 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lua_report
 import report
 from contenders import BUDGET, CAPPED, COUNTING, HELD, HOOK, MEMRAY_PYTHON, STOCK, TRACEMALLOC
-from interleave import Times, geometric_mean, ratio, show
+from interleave import Times, geometric_mean, ratio
 from results import BUILD, ROOT, Results, kept
 
 DOCS = ROOT / "docs"
@@ -140,54 +141,6 @@ def instructions(place: Path, version: str) -> list[str]:
     return [title, "", about, "", *report.table(["program", *names], rows), ""]
 
 
-def lua(place: Path) -> tuple[list[str], dict[str, dict[str, float]]]:
-    """The part of the page; the mean of each contender's time over stock, by version."""
-    found: list[dict[str, Any]] = kept(place, "lua") or []
-    by_version: dict[str, dict[str, dict[str, dict[str, Any]]]] = defaultdict(dict)
-    for row in found:
-        by_version[row["version"]].setdefault(row["program"], {})[row["contender"]] = row
-    lines: list[str] = []
-    means: dict[str, dict[str, float]] = {}
-    for version, programs in by_version.items():
-        names = [name for name in next(iter(programs.values())) if name != "stock"]
-        times: dict[str, Times] = {
-            program: {name: row["cpu"] for name, row in rows.items()}
-            for program, rows in programs.items()
-        }
-        middles = {
-            name: [ratio(of_it, name, "stock")[0] for of_it in times.values()] for name in names
-        }
-        means[version] = {name: geometric_mean(values) for name, values in middles.items()}
-        rows = [[program, *(show(of_it, name, "stock") for name in names)]
-                for program, of_it in times.items()]  # fmt: skip
-        rows.append(["**mean**", *(f"**{means[version][name]:.3f}**" for name in names)])
-        rows.append(["worst", *(f"{max(middles[name]):.3f}" for name in names)])
-        rounds = len(next(iter(times.values()))["stock"])
-        lines += [
-            f"## {version}: CPU time over the stock allocator",
-            "",
-            f"{rounds} rounds; the median of the ratios and their quartiles. What each contender is"
-            " stands in [lua_bench.py](../bench/lua_bench.py).",
-            "",
-            *report.table(["program", *names], rows),
-            "",
-        ]
-        counted = [name for name in names
-                   if all(row[name]["instructions"] for row in programs.values())]  # fmt: skip
-        if counted:
-            ratios = {
-                name: [row[name]["instructions"] / row["stock"]["instructions"]
-                       for row in programs.values()]
-                for name in counted
-            }  # fmt: skip
-            rows = [[program, *(f"{ratios[name][i]:.4f}" for name in counted)]
-                    for i, program in enumerate(programs)]  # fmt: skip
-            rows.append(["mean", *(f"{geometric_mean(ratios[name]):.4f}" for name in counted)])
-            lines += [f"## {version}: instructions over the stock allocator", "",
-                      *report.table(["program", *counted], rows), ""]  # fmt: skip
-    return lines, means
-
-
 def core(place: Path) -> list[str]:
     found: list[dict[str, Any]] = kept(place, "core") or []
     by_case: dict[tuple[int, int], Times] = defaultdict(dict)
@@ -244,6 +197,7 @@ def _slope(of_rounds: Sequence[float]) -> str:
 
 
 def markdown(place: Path, results: Results, versions: Sequence[str]) -> str:
+    lua = lua_report.versions(kept(place, "lua") or [])
     lines = [
         "# What counting costs",
         "",
@@ -254,11 +208,12 @@ def markdown(place: Path, results: Results, versions: Sequence[str]) -> str:
         "![What counting costs](benchmarks.svg)",
         "",
         *python_bars(place, results, versions),
+        *lua_report.bars(lua),
     ]
     for version in versions:
         lines += report.markdown(results, version)
         lines += instructions(place, version)
-    lines += lua(place)[0]
+    lines += lua_report.markdown(lua)
     lines += core(place)
     lines += growth(kept(place, "growth") or [])
     return "\n".join(lines).rstrip() + "\n"

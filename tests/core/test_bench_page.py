@@ -83,7 +83,8 @@ def test_lua_the_core_and_growth_have_their_parts(tmp_path: Path) -> None:
         ],
     }]  # fmt: skip
     text = page_of(tmp_path, runs("one", "stock", [1.0]), lua=lua, core=core, growth=growth)
-    assert "| **mean** | **1.100** |" in text
+    assert "| **mean** | 1.100 |" in text
+    assert "| mean of least | 1.000 |" in text
     assert "| mean | 1.0200 |" in text
     assert "| 2 | 16 | 10.0 | 13.0 (1.30) |" in text
     assert "| account | 6.0 | 8.5 | +2.50 (+1.75 to +3.25) | +0.50 (-0.25 to +1.25) |" in text
