@@ -3,7 +3,9 @@
     make bench         a few minutes: the allocation-bound set and ten of pyperformance's
     make bench-full    an hour or more: all of both, on CPython 3.11 and 3.13; goes on where it was
 
-    python bench/bench.py quick|full [ROUNDS]
+    python bench/bench.py quick|full [ROUNDS [PROGRAMS [CONTENDERS]]]
+
+The last two are regular expressions: those alone whose whole name is meant.
 
 All contenders of a program run after each other, each run in a process of its own, round by round
 and each round beginning with another one, so that a machine whose speed drifts slows all of them
@@ -18,11 +20,12 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import re
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import contenders
@@ -162,7 +165,7 @@ def measure(results: Results, taking_part: list[Program], rounds: int) -> None:
 
 
 def _from(names: list[str], turn: int) -> list[str]:
-    turn %= len(names)
+    turn %= max(1, len(names))
     return [*names[turn:], *names[:turn]]
 
 
@@ -172,8 +175,14 @@ def main() -> None:
         raise SystemExit(__doc__)
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else {"quick": 3, "full": 5}[form]
     build_passthrough()
+    wanted, compared = (re.compile(sys.argv[i] if len(sys.argv) > i else ".*") for i in (3, 4))
     results = Results(folder() / "python.jsonl")
-    measure(results, list(all_programs(form == "full")), rounds)
+    taking_part = [
+        replace(one, contenders=[name for name in one.contenders if compared.fullmatch(name)])
+        for one in all_programs(form == "full")
+        if wanted.fullmatch(one.name)
+    ]
+    measure(results, taking_part, rounds)
     report.show(results, VERSION)
 
 
