@@ -93,6 +93,8 @@ MUTANTS = (
            "        give_back_slowly(d, t, n);\n        return NULL;\n    }\n"
            "    if (zport_unlikely(!mark_result(t, d, p, n)))",
            "        return NULL;\n    }\n    if (zport_unlikely(!mark_result(t, d, p, n)))", HOOKS),
+    Mutant("a small block that is freed stays in its thread's scopes", PY + "hooks.c",
+           "    if (t->state) {\n        drop_measured(t, n);\n", "    if (t->state) {\n", SCOPES),
     Mutant("counters are plain with several threads, too", C + "zport.h",
            "(__libc_single_threaded != 0)", "(__libc_single_threaded != 2)", THREADS),
     Mutant("a scope's peak is forgotten", PY + "gauges.c",

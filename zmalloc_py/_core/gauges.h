@@ -92,8 +92,10 @@ ZPORT_INLINE bool gauges_drop_fast(struct thread *t, size_t n)
 
 ZPORT_INLINE void gauges_count(struct thread *t, int allocations, int frees)
 {
-    count_up(&t->ledger->allocations, allocations);
-    count_up(&t->ledger->frees, frees);
+    if (allocations)
+        count_up(&t->ledger->allocations, allocations);
+    if (frees)
+        count_up(&t->ledger->frees, frees);
 }
 
 struct gauge_figures {

@@ -138,13 +138,9 @@ ZPORT_INLINE void give_back_for(enum domain d, size_t n)
         zaccount_give_back(&python_account, n);
 }
 
-/* The same for a thread that may have scopes of its own. */
-static ZPORT_NOINLINE bool take_measured(enum domain d, struct thread *t, size_t n)
+/* A scope of the thread's own is concerned. */
+static ZPORT_NOINLINE bool take_in_gauges(enum domain d, struct thread *t, size_t n)
 {
-    if (!take_for(d, t, n))
-        return false;
-    if (zport_likely(gauges_take_fast(t, n)))
-        return true;
     if (!gauges_take(t, n, t->state & (LENIENT | EXEMPT | ADOPTING) || d == STACK ? 4 : 3) &&
         !(delivery_cannot_refuse(d, n) && gauges_take(t, n, GAUGES_BEYOND))) {
         give_back_for(d, n);
@@ -155,9 +151,20 @@ static ZPORT_NOINLINE bool take_measured(enum domain d, struct thread *t, size_t
     return true;
 }
 
+/* The same for a thread that has scopes of its own. */
+ZPORT_INLINE bool take_measured(enum domain d, struct thread *t, size_t n)
+{
+    return zport_likely(take_for(d, t, n)) && (zport_likely(gauges_take_fast(t, n)) || take_in_gauges(d, t, n));
+}
+
+static ZPORT_NOINLINE bool take_measured_slowly(enum domain d, struct thread *t, size_t n)
+{
+    return take_measured(d, t, n);
+}
+
 ZPORT_INLINE bool take_slowly(enum domain d, struct thread *t, size_t n)
 {
-    return zport_unlikely(t->state & MEASURED) ? take_measured(d, t, n) : take_for(d, t, n);
+    return zport_unlikely(t->state & MEASURED) ? take_measured_slowly(d, t, n) : take_for(d, t, n);
 }
 
 static ZPORT_NOINLINE void give_back_measured(enum domain d, struct thread *t, size_t n)
@@ -320,12 +327,21 @@ static ZPORT_NOINLINE void *leave_unmarked(struct thread *t, enum domain d, void
     return p;
 }
 
-/* is_fast: nothing is special about the thread, its state is 0. */
+/* What is known of a thread's state: it is 0, it is MEASURED, or it may be anything. */
+enum known { PLAIN, ONLY_MEASURED, ANY_STATE };
+
+ZPORT_INLINE bool take_knowing(enum known known, enum domain d, struct thread *t, size_t n)
+{
+    if (known == PLAIN)
+        return take_for(d, t, n);
+    return known == ONLY_MEASURED ? take_measured(d, t, n) : take_slowly(d, t, n);
+}
+
 ZPORT_INLINE void *allocate_counted(struct thread *t, enum domain d, size_t count, size_t size,
-                                    bool zeroed, bool is_fast)
+                                    bool zeroed, enum known known)
 {
     const size_t n = zeroed ? count * size : size;
-    if (zport_unlikely(!(is_fast ? take_for(d, t, n) : take_slowly(d, t, n))))
+    if (zport_unlikely(!take_knowing(known, d, t, n)))
         return delivery_must_grant(t, d, n) ? ask_uncounted(t, d, count, size, zeroed) : refuse(d, n);
 
     if (d != RAW)
@@ -341,7 +357,7 @@ ZPORT_INLINE void *allocate_counted(struct thread *t, enum domain d, size_t coun
     }
     if (zport_unlikely(!mark_result(t, d, p, n)))
         return leave_unmarked(t, d, p, n);
-    if (!is_fast && zport_unlikely(t->state & MEASURED))
+    if (known == ONLY_MEASURED || (known == ANY_STATE && zport_unlikely(t->state & MEASURED)))
         gauges_count(t, 1, 0);
     count_used(t, d, (int64_t)n);
     count_up(&t->count[d].allocations, 1);
@@ -399,19 +415,32 @@ static ZPORT_NOINLINE void *allocate_slow(enum domain d, size_t count, size_t si
         delivery_notice(t, zeroed ? count * size : size);
     if (has_fault(t, d, count * size))
         return refuse_on_purpose(d, count * size);
-    void *p = allocate_counted(t, d, count, size, zeroed, false);
+    void *p = allocate_counted(t, d, count, size, zeroed, ANY_STATE);
     if (t->state & GONE)
         thread_fold(t);
     return p;
+}
+
+/* For a thread that has scopes of its own, and about which nothing else is special. */
+static ZPORT_NOINLINE void *allocate_obj_measured(struct thread *t, size_t n)
+{
+    return allocate_counted(t, OBJ, 1, n, false, ONLY_MEASURED);
+}
+
+static ZPORT_NOINLINE void *allocate_mem_measured(struct thread *t, size_t n)
+{
+    return allocate_counted(t, MEM, 1, n, false, ONLY_MEASURED);
 }
 
 ZPORT_INLINE void *allocate(enum domain d, size_t count, size_t size, bool zeroed)
 {
     struct thread *t = thread_self();
     if (zport_likely(t->state == 0))
-        return allocate_counted(t, d, count, size, zeroed, true);
+        return allocate_counted(t, d, count, size, zeroed, PLAIN);
     if (d == RAW && t->state == OUTER)
         return allocate_for_outer(t, count, size, zeroed);
+    if (d != RAW && !zeroed && t->state == MEASURED)
+        return d == OBJ ? allocate_obj_measured(t, size) : allocate_mem_measured(t, size);
     return allocate_slow(d, count, size, zeroed);
 }
 
@@ -454,7 +483,7 @@ ZPORT_INLINE void release_marked(struct thread *t, enum domain d, void *p, zmap_
     t->freeing = NULL;
 }
 
-/* All blocks that are not small ones of MEM or OBJ. */
+/* All blocks that are not small ones of MEM or OBJ, or whose thread is special. */
 static ZPORT_OUTLINE void release_other(enum domain d, void *p, zmap_byte *at, unsigned code)
 {
     struct thread *t = thread_self();
@@ -486,12 +515,45 @@ ZPORT_INLINE void release_small(enum domain d, void *p, zmap_byte *at, size_t n)
     pass_free(d, p);
 }
 
+/* The same where a thread has scopes of its own, this one or another. */
+ZPORT_INLINE void release_small_looking(enum domain d, void *p, zmap_byte *at, size_t n)
+{
+    struct thread *t = thread_self();
+    if (zport_unlikely(t->state & ~(unsigned)MEASURED)) {
+        release_other(d, p, at, zmap_code(at));
+        return;
+    }
+    atomic_store_explicit(at, 0, memory_order_release);
+    zaccount_drop_alone(&python_account, n);
+    if (t->state) {
+        drop_measured(t, n);
+        gauges_count(t, 0, 1);
+    }
+    count_used(t, d, -(int64_t)n);
+    count_up(&t->count[d].frees, 1);
+    pass_free(d, p);
+}
+
+static ZPORT_NOINLINE void release_small_obj(void *p, zmap_byte *at, size_t n)
+{
+    release_small_looking(OBJ, p, at, n);
+}
+
+static ZPORT_NOINLINE void release_small_mem(void *p, zmap_byte *at, size_t n)
+{
+    release_small_looking(MEM, p, at, n);
+}
+
 ZPORT_INLINE void release(enum domain d, void *p)
 {
     zmap_byte *at = zmap_find(&hooks_map, p);
     const unsigned code = zmap_code(at);
     if (d != RAW && zport_likely(code - 1 <= ZMAP_SMALL_MAX && !ZACCOUNT_HINT(hooks.looks_at_thread)))
         release_small(d, p, at, code - 1);
+    else if (d == OBJ && code - 1 <= ZMAP_SMALL_MAX)
+        release_small_obj(p, at, code - 1);
+    else if (d == MEM && code - 1 <= ZMAP_SMALL_MAX)
+        release_small_mem(p, at, code - 1);
     else
         release_other(d, p, at, code);
 }
@@ -819,7 +881,9 @@ void *hooks_outside_resize(const struct outside *from, void *ctx, void *p, size_
  *    6  is the code one of a small block, and does no thread want to be looked at?
  *    1  the byte is 0, before the block is anybody else's
  *   12  one thread? use - n; was it above the peak, is it below what closes a reserve?
- *    9  frees + 1 without a look at the thread's record, the inner call in its place */
+ *    9  frees + 1 without a look at the thread's record, the inner call in its place
+ *
+ * For a thread with scopes of its own both go on in a function beside, which also looks at its ledger: 63 more a pair. */
 
 #define HOOKS(name, domain)                                                                      \
     static void *name##_malloc(void *ctx, size_t n)                                              \
