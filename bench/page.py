@@ -263,7 +263,8 @@ def main() -> None:
             if not file.stem.startswith("plan-")
         },
     }
-    (DOCS / "benchmarks.json").write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+    text = json.dumps(data, separators=(",", ":"), sort_keys=True)
+    (DOCS / "benchmarks.json").write_text(text + "\n")
     pictures(place, results, versions)
     print("written: docs/benchmarks.md, .json, .svg, docs/growth.svg")
 
