@@ -63,9 +63,10 @@ def growth(found: Sequence[dict[str, Any]], target: Path) -> None:
             panel.plot(values, _fitted(values, middles, is_log), linewidth=0.9, color=f"C{i}")
         if is_log:
             panel.set_xscale("log")
+        panel.minorticks_off()
         if max(values) < 10**5:
-            panel.set_xticks(values, [f"{value:,}" for value in values])
-            panel.set_xticks([], minor=True)
+            ticks = [value for value in values if is_log or value == 0 or value > max(values) / 20]
+            panel.set_xticks(ticks, [f"{value:,}" for value in ticks])
         panel.set_ylim(bottom=0)
         panel.set_title(f"{series['language']}: {series['series']}", fontsize=9)
         panel.set_ylabel("ns an operation", fontsize=8)
