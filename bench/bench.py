@@ -17,6 +17,7 @@ run is kept in build/bench, by commit; bench/report.py shows it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
@@ -26,6 +27,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import contenders
@@ -123,6 +125,16 @@ def planned() -> tuple[list[pyperformance_set.Benchmark], dict[str, str]]:
     return found, missing
 
 
+def note_versions() -> None:
+    """Of what is compared, for the page."""
+    names = ["pyperformance", *sorted(set(contenders.PACKAGES.values()))]
+    found = {}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    keep(f"versions-{VERSION}", found)
+
+
 def all_programs(is_full: bool) -> Iterator[Program]:
     there = {name: install([package]) for name, package in contenders.PACKAGES.items()}
     peers = [name for name in PEERS if there.get(name, True)]
@@ -177,9 +189,11 @@ def main() -> None:
     build_passthrough()
     wanted, compared = (re.compile(sys.argv[i] if len(sys.argv) > i else ".*") for i in (3, 4))
     results = Results(folder() / "python.jsonl")
+    programs_of_it = list(all_programs(form == "full"))
+    note_versions()
     taking_part = [
         replace(one, contenders=[name for name in one.contenders if compared.fullmatch(name)])
-        for one in all_programs(form == "full")
+        for one in programs_of_it
         if wanted.fullmatch(one.name)
     ]
     measure(results, taking_part, rounds)

@@ -210,6 +210,7 @@ def markdown(place: Path, results: Results, versions: Sequence[str]) -> str:
         *textwrap.wrap(ABOUT.strip(), 100),
         "",
         f"Commit {place.name}, {machine()}.",
+        *compared_with(place, versions),
         "",
         "![What counting costs](benchmarks.svg)",
         "",
@@ -223,6 +224,17 @@ def markdown(place: Path, results: Results, versions: Sequence[str]) -> str:
     lines += core(place)
     lines += growth(kept(place, "growth") or [])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def compared_with(place: Path, versions: Sequence[str]) -> list[str]:
+    """The versions of what is measured beside."""
+    lines = []
+    for version in versions:
+        found: dict[str, str] = kept(place, f"versions-{version}") or {}
+        if found:
+            names = ", ".join(f"{name} {one}" for name, one in found.items())
+            lines.append(f"With CPython {version}: {names}.")
+    return lines
 
 
 def pictures(place: Path, results: Results, versions: Sequence[str]) -> None:
@@ -266,7 +278,7 @@ def main() -> None:
         **{
             file.stem: json.loads(file.read_text())
             for file in sorted(place.glob("*.json"))
-            if not file.stem.startswith("plan-")
+            if not file.stem.startswith(("plan-", "versions-"))
         },
     }
     text = json.dumps(data, separators=(",", ":"), sort_keys=True)
