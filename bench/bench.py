@@ -1,7 +1,7 @@
 """What counting costs: stock Python, a pass-through hook, zmalloc and its peers side by side.
 
     make bench         a few minutes: the allocation-bound set and ten of pyperformance's
-    make bench-full    an hour or more: all of both, on CPython 3.11 and 3.13; goes on where it was
+    make bench-full    hours: all of both, on CPython 3.11 and 3.13, and more; goes on where it was
 
     python bench/bench.py quick|full [ROUNDS [PROGRAMS [CONTENDERS]]]
 

@@ -21,6 +21,7 @@ HOOK = "pass-through"
 COUNTING = "zmalloc"
 CAPPED = "zmalloc, capped"
 BUDGET = "zmalloc, thread budget"
+UNCAPPED = "held"
 HELD = "held, capped"
 TRACEMALLOC = "tracemalloc"
 MEMRAY = "memray"
@@ -40,7 +41,7 @@ def _enter(stack: contextlib.ExitStack, name: str) -> None:
             stack.enter_context(zmalloc.limit(FAR))
         if name == BUDGET:
             stack.enter_context(zmalloc.budget(FAR, thread=True))
-    elif name in ("held", HELD):
+    elif name in (UNCAPPED, HELD):
         zmalloc = _zmalloc("held")
         if name == HELD:
             stack.enter_context(zmalloc.limit(FAR))

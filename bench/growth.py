@@ -106,7 +106,7 @@ def python_run(contender: str, live: int, threads: int, how: str, scopes: int) -
 
 
 def python_series() -> list[Series]:
-    stock, exact, held = contenders.STOCK, contenders.COUNTING, "held"
+    stock, exact, held = contenders.STOCK, contenders.COUNTING, contenders.UNCAPPED
     three = (stock, exact, held)
     live = tuple(n for n in live_values() if n <= 10**7)
     scopes = (0, 1, 4, 16, 64)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import report
 from interleave import Times, geometric_mean, ratio, show
-from report import table
 
 STOCK, EVERYTHING, POOL = "stock", "capped", "mimalloc"
 
@@ -56,8 +56,7 @@ def bars(found: Sequence[Version]) -> list[str]:
     rows: list[list[str]] = []
 
     def add(what: str, bar: str, figures: list[str]) -> None:
-        if any(figures):
-            rows.append([what, bar, *figures])
+        rows.append([what, bar, *figures])
 
     def means(contender: str) -> list[str]:
         return [
@@ -77,7 +76,7 @@ def bars(found: Sequence[Version]) -> list[str]:
     add(f"counting over {POOL} / stock, time", "0.85", means(over))
     add("the same, worst program", "1.02",
         [f"{max(one.least(over)):.3f}" if over in one.contenders else "" for one in found])
-    return [*table(["", "bar", *(one.name for one in found)], rows), ""]
+    return [*report.bars([one.name for one in found], rows), ""]
 
 
 def markdown(found: Sequence[Version]) -> list[str]:
@@ -98,7 +97,7 @@ def markdown(found: Sequence[Version]) -> list[str]:
             f"{one.rounds} rounds: the median of the ratios, and their quartiles. Contenders are as"
             " told in [lua_bench.py](../bench/lua_bench.py).",
             "",
-            *table(["program", *names], rows),
+            *report.table(["program", *names], rows),
             "",
         ]
         counted = {name: of_it for name in names if (of_it := one.instructions(name))}
@@ -107,5 +106,5 @@ def markdown(found: Sequence[Version]) -> list[str]:
                     for i, program in enumerate(one.times)]  # fmt: skip
             rows.append(["mean", *(f"{geometric_mean(of_it):.4f}" for of_it in counted.values())])
             lines += [f"## {one.name}: instructions over the stock allocator", "",
-                      *table(["program", *counted], rows), ""]  # fmt: skip
+                      *report.table(["program", *counted], rows), ""]  # fmt: skip
     return lines

@@ -39,7 +39,7 @@ CONTENDERS = [
     contenders.COUNTING,
     contenders.CAPPED,
     contenders.BUDGET,
-    "held",
+    contenders.UNCAPPED,
     contenders.HELD,
 ]
 
@@ -58,20 +58,15 @@ def show_cost() -> None:
     version = platform.python_version()
     print(f"CPython {version}, instructions over stock, start-up subtracted")
     print(f"{'program':<12}" + "".join(f"{name:>24}" for name in columns))
-    ratios: dict[str, list[float]] = {name: [] for name in columns}
+    ratios: dict[str, dict[str, float]] = {}
     for program in programs.NAMES:
         taken = {name: instructions(program, name) - start[name] for name in CONTENDERS}
-        for name in columns:
-            ratios[name].append(taken[name] / taken["stock"])
-        print(f"{program:<12}" + "".join(f"{ratios[name][-1]:>24.3f}" for name in columns),
+        ratios[program] = {name: taken[name] / taken["stock"] for name in columns}
+        print(f"{program:<12}" + "".join(f"{ratio:>24.3f}" for ratio in ratios[program].values()),
               flush=True)  # fmt: skip
-    means = (geometric_mean(ratios[name]) for name in columns)
+    means = (geometric_mean([row[name] for row in ratios.values()]) for name in columns)
     print(f"{'mean':<12}" + "".join(f"{mean:>24.3f}" for mean in means))
-    by_program = {
-        program: {name: ratios[name][i] for name in columns}
-        for i, program in enumerate(programs.NAMES)
-    }
-    keep(f"instructions-{version}", by_program)
+    keep(f"instructions-{version}", ratios)
 
 
 # ---- runaways ------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from typing import Any
 import lua_report
 import report
 from contenders import BUDGET, CAPPED, COUNTING, HELD, HOOK, MEMRAY_PYTHON, STOCK, TRACEMALLOC
+from growth import spread
 from interleave import Times, geometric_mean, ratio
 from results import BUILD, ROOT, Results, kept
 
@@ -36,8 +37,6 @@ what else runs on a machine can only add to a time, so it is disturbed least. `s
 stock Python against itself: what the machine's noise alone gives.
 """
 
-Rows = list[list[str]]
-
 ABOUT_GROWTH = """
 What an operation costs where there is more of everything: medians in nanoseconds, and the slope of
 a fitted line with its quartiles. "Over stock" is the slope of the difference to the stock allocator
@@ -45,6 +44,8 @@ within a round. Where many blocks are live an operation is waiting for memory. O
 their block in advance wait at the same time, the more of them the shorter they are, so that
 malloc's look cheaper than they are one by one; chained, none can.
 """
+
+Rows = list[list[str]]
 
 
 def machine() -> str:
@@ -63,8 +64,7 @@ def python_bars(place: Path, results: Results, versions: Sequence[str]) -> list[
     rows: Rows = []
 
     def add(what: str, bar: str, figures: list[str]) -> None:
-        if any(figures):
-            rows.append([what, bar, *figures])
+        rows.append([what, bar, *figures])
 
     def over(suite: str, base: str, name: str) -> list[report.Summary | None]:
         return [report.summary(report.cells(results, suite, version, base), name)
@@ -112,9 +112,9 @@ def python_bars(place: Path, results: Results, versions: Sequence[str]) -> list[
     )
     add("import, beside `python -c pass`, ms", "10",
         [_start(place, version) for version in versions])  # fmt: skip
-    heads = ["", "bar", *(f"CPython {version}" for version in versions)]
     about = "Two figures: the mean of the medians, and the mean of the ratios of the least times."
-    return ["## What this is held to", "", about, "", *report.table(heads, rows), ""]
+    names = [f"CPython {version}" for version in versions]
+    return ["## What this is held to", "", about, "", *report.bars(names, rows), ""]
 
 
 def _middle_resident(results: Results, version: str) -> str:
@@ -186,17 +186,12 @@ def growth(found: Sequence[dict[str, Any]]) -> list[str]:
         rows = []
         for i, one in enumerate(series["contenders"]):
             middles = [f"{statistics.median(times):.1f}" for times in one["ns"].values()]
-            more = "" if i == 0 else _slope(one["slope_over_stock"])
-            rows.append([one["contender"], *middles, _slope(one["slope"]), more])
+            more = "" if i == 0 else spread(one["slope_over_stock"])
+            rows.append([one["contender"], *middles, spread(one["slope"]), more])
         heads = [f"{series['language']}, {series['series']}",
                  *(f"{int(value):,}" for value in values), per, "over stock"]  # fmt: skip
         lines += [*report.table(heads, rows), ""]
     return lines
-
-
-def _slope(of_rounds: Sequence[float]) -> str:
-    low, middle, high = statistics.quantiles(of_rounds, n=4)
-    return f"{middle:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 # ---- all of it -----------------------------------------------------------------------------------

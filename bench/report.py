@@ -186,6 +186,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
+def bars(names: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A measure, its bar and a figure for each name; without those that nobody has measured."""
+    return table(["", "bar", *names], [row for row in rows if any(row[2:])])
+
+
 def markdown(results: Results, version: str) -> list[str]:
     lines: list[str] = []
     for suite, title in SUITES.items():

@@ -15,12 +15,11 @@ import subprocess
 import sys
 import time
 
-from contenders import COUNTING, STOCK
+from contenders import COUNTING, STOCK, UNCAPPED
 from interleave import measure
 from results import keep
 
-HELD = "held"
-CODE = {STOCK: "pass", COUNTING: "import zmalloc", HELD: "import zmalloc"}
+CODE = {STOCK: "pass", COUNTING: "import zmalloc", UNCAPPED: "import zmalloc"}
 #: Of the process itself, in KiB: what its own kernel record says when it ends.
 TELL = "; print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
 
@@ -32,7 +31,7 @@ class Starts:
         self.resident: dict[str, list[float]] = {name: [] for name in CODE}
 
     def run(self, name: str) -> float:
-        env = {**os.environ, "ZMALLOC_MODE": "held" if name == HELD else "exact"}
+        env = {**os.environ, "ZMALLOC_MODE": "held" if name == UNCAPPED else "exact"}
         begun = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-c", CODE[name] + TELL], env=env, check=True, capture_output=True
@@ -58,7 +57,7 @@ def main() -> None:
     version = platform.python_version()
     print(f"CPython {version}, beyond `python -c pass` ({rounds} rounds, quartiles)")
     found = {}
-    for name in (COUNTING, HELD):
+    for name in (COUNTING, UNCAPPED):
         found[name] = {
             "wall_ms": [1000 * value for value in beyond(wall, name)],
             "resident_mib": list(beyond(starts.resident, name)),
